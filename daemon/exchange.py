@@ -3,7 +3,7 @@
     received -> admitted -> recorded -> queued -> seated -> relaying -> ended(EndState)
 
 Rule: every admitted exchange ends in exactly one `EndState`; the first reason to end it wins (`Exchange.end`).
-Times are Unix microseconds on the wall clock, except `admitted_clock`, which is the gateway's clock (`daemon/clock.py`).
+Times are Unix microseconds on the wall clock, except `admitted_clock`, on the gateway's clock (`daemon/clock.py`).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ STATUS_OF_END: dict[EndState, int] = {
 
 
 def new_request_id() -> str:
-    """A request id: 128 random bits, 26 characters of Crockford's base32 (lower case), safe in a header and a file name."""
+    """A request id: 128 random bits as 26 characters of Crockford's base32, lower case."""
     number = secrets.randbits(128)
     alphabet = "0123456789abcdefghjkmnpqrstvwxyz"
     return "".join(alphabet[(number >> shift) & 31] for shift in range(125, -1, -5))
