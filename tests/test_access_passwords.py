@@ -1,0 +1,171 @@
+"""Passwords: what they cost, how many are checked at once, which are refused."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from common.errors import BadRequest, Unavailable
+from daemon.access import passwords
+from daemon.access.passwords import PasswordPool, check_new_password, is_common, one_time_password
+from tests.rigs.common_passwords import common_passwords
+from tests.rigs.until import until
+
+
+@pytest.fixture
+def pool() -> Iterator[PasswordPool]:
+    pool = PasswordPool()
+    yield pool
+    pool.close()
+
+
+async def test_a_password_is_kept_as_argon2id_of_the_demanded_cost(pool: PasswordPool) -> None:
+    """P1: argon2id, 19 MiB, two passes, one lane, a salt of its own."""
+    first, second = await pool.hash("correct horse"), await pool.hash("correct horse")
+    assert first.startswith("$argon2id$v=19$m=19456,t=2,p=1$")
+    assert first != second
+    assert await pool.is_right("correct horse", first)
+    assert not await pool.is_right("correct horsf", first)
+
+
+async def test_nothing_is_right_where_there_is_no_password(pool: PasswordPool) -> None:
+    """P2: an account without a hash accepts nothing, not even an empty password."""
+    assert not await pool.is_right("", None)
+    assert not await pool.is_right("anything", None)
+
+
+async def test_checking_against_nothing_costs_as_much_as_against_a_hash(pool: PasswordPool) -> None:
+    """P2: who does not exist is not told apart by time. (Bounded loosely: other processes share the machine.)"""
+    stored = await pool.hash("right password")
+
+    async def fastest(against: str | None) -> float:
+        times = []
+        for _ in range(7):
+            begin = time.perf_counter()
+            assert not await pool.is_right("wrong password", against)
+            times.append(time.perf_counter() - begin)
+        return min(times)
+
+    known, unknown = await fastest(stored), await fastest(None)
+    assert unknown > known / 2
+    assert known > unknown / 2
+
+
+async def test_the_same_characters_composed_differently_are_the_same_password(pool: PasswordPool) -> None:
+    """A keyboard that sends a letter and an accent, and one that sends the accented letter, both open."""
+    stored = await pool.hash("Stra\u00dfencaf\u00e9")
+    assert await pool.is_right("Stra\u00dfencafe\u0301", stored)
+
+
+async def test_hashes_that_share_a_salt_show_equal_passwords_only(pool: PasswordPool) -> None:
+    """One computation tells which of an address's pending entries a password belongs to."""
+    first = await pool.hash("the first one")
+    assert await pool.hash("the first one", like=first) == first
+    assert await pool.hash("the second one", like=first) != first
+
+
+async def test_a_hash_of_another_cost_is_outdated(pool: PasswordPool) -> None:
+    """P7: raising the parameters shows at the next login."""
+    stronger = PasswordPool(time=3)
+    try:
+        stored = await pool.hash("some password")
+        assert not pool.is_outdated(stored)
+        assert stronger.is_outdated(stored)
+        assert await stronger.is_right("some password", stored)
+    finally:
+        stronger.close()
+
+
+async def test_more_than_two_running_and_32_waiting_are_unavailable(pool: PasswordPool) -> None:
+    """P1: the 35th at once gets a 503 that says when to come again; the others are served."""
+    stored = await pool.hash("right password")
+    checks = [asyncio.ensure_future(pool.is_right("right password", stored)) for _ in range(40)]
+    results = await asyncio.gather(*checks, return_exceptions=True)
+    refused = [result for result in results if isinstance(result, Unavailable)]
+    assert results.count(True) == 34
+    assert len(refused) == 6
+    assert all(error.retry_after for error in refused)
+    assert await pool.is_right("right password", stored)
+
+
+async def test_who_leaves_gives_the_place_back_only_when_the_computation_is_over(pool: PasswordPool) -> None:
+    """A client that connects and leaves in a loop must not pile up computations behind the bound."""
+    checks = [asyncio.ensure_future(pool.is_right("some password", None)) for _ in range(34)]
+    await asyncio.sleep(0)
+    for check in checks:
+        check.cancel()
+    await asyncio.gather(*checks, return_exceptions=True)
+    await until(lambda: repr(pool) == "<PasswordPool 0 of 34>")
+    assert not await pool.is_right("some password", None)
+
+
+async def test_the_event_loop_runs_on_while_passwords_are_hashed(pool: PasswordPool) -> None:
+    """P1: 200 logins, 34 at a time, hold the loop for less than ten times the stated 50 ms."""
+    lags: list[float] = []
+    done = asyncio.Event()
+
+    async def watch() -> None:
+        while not done.is_set():
+            begin = time.perf_counter()
+            await asyncio.sleep(0.005)
+            lags.append(time.perf_counter() - begin - 0.005)
+
+    watcher = asyncio.ensure_future(watch())
+    for _ in range(6):
+        await asyncio.gather(*(pool.is_right("wrong password", None) for _ in range(34)))
+    done.set()
+    await watcher
+    lags.sort()
+    assert lags[int(len(lags) * 0.99)] < 0.5
+
+
+@pytest.mark.parametrize("password", ["", "short12", "a" * 7, "\u0065\u0301" * 7, "x" * 129])
+def test_too_short_and_too_long_passwords_are_refused_in_words(password: str) -> None:
+    """P5: 8 to 128 characters, counted as people see them."""
+    with pytest.raises(BadRequest) as refusal:
+        check_new_password(password)
+    assert "characters" in refusal.value.message
+    assert password == "" or password not in refusal.value.message
+
+
+@pytest.mark.parametrize("password", ["        ", "n" + "o rules" * 18, "wgtlqxzk", "日本語のパスワード"])
+def test_composition_is_free(password: str) -> None:
+    """P5: no rules of composition: spaces, one case, any script."""
+    check_new_password(password)
+
+
+@pytest.mark.parametrize(
+    "password", ["password", "Password1", "12345678", "qwertyuiop", "iloveyou", "Sommer2024!", "admin123", "LETMEIN1"]
+)
+def test_the_common_ones_are_refused(password: str) -> None:
+    """P5: the list of what is tried first holds regardless of case."""
+    assert is_common(password)
+    with pytest.raises(BadRequest, match="tried first"):
+        check_new_password(password)
+
+
+def test_part_of_a_line_or_several_lines_are_not_on_the_list() -> None:
+    """Only whole entries count: the list is searched as one text."""
+    assert not is_common("assword1x")
+    assert not is_common("asswor")
+
+
+def test_the_common_list_is_what_its_generator_makes() -> None:
+    """Nobody edits the file by hand: tests/rigs/common_passwords.py says where each line comes from."""
+    file = Path(passwords.__file__).with_name("common_passwords.txt")
+    assert file.read_text(encoding="utf-8").split("\n") == [*common_passwords(), ""]
+
+
+def test_a_one_time_password_has_at_least_128_bits() -> None:
+    """P4: 32 characters of 32 kinds are 160 bits; no two are alike."""
+    made = {one_time_password() for _ in range(200)}
+    assert len(made) == 200
+    for password in made:
+        letters = password.replace("-", "")
+        assert len(letters) == 32
+        assert set(letters) <= set("abcdefghijkmnpqrstuvwxyz23456789")
+        check_new_password(password)
