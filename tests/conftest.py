@@ -1,0 +1,19 @@
+"""Fixtures that several tests share, and the rule about skips.
+
+A skip is a test that does not speak. Each is printed, and one that tests/allowed_skips.txt does not name makes the
+whole run red; so does an expected failure, which nothing may name.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.rigs.engine import engine, engine_files
+from tests.skips import SkipPolicy
+
+__all__ = ["engine", "engine_files"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let the rule about skips watch this run."""
+    config.pluginmanager.register(SkipPolicy(config))
