@@ -1,0 +1,731 @@
+"""What crosses the admin socket: every verb with its question and its answer, and the messages of the watch stream.
+
+HTTP/1.1 over the Unix socket. A verb is `POST /users/approve` with a JSON object (an empty body is `{}`); its answer is
+    one     a JSON document
+    many    NDJSON: items of the answer's type as they come, then an `End`, which has a `failure` if it ended badly
+    raw     bytes (an export); a connection that closes before its last chunk means that they are not whole
+An error before the answer begins is its HTTP status and a `Failure`. `GET /watch` is NDJSON of `WatchMessage`s,
+`GET /metrics` Prometheus text.
+
+Rule: field names are a promise: `gatelodge --json` prints these structs. Times are ISO 8601 UTC (`common/times.py`);
+`request_id` is the request's name everywhere. None means unknown or not there. Fields may be added; a change that an
+older program would misread raises PROTOCOL_VERSION, and daemon and program refuse each other with a clear word.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar
+
+import msgspec
+
+PROTOCOL_VERSION = 1
+VERSION_HEADER = "X-Gatelodge-Protocol"
+EXPORT_HEADER = "X-Gatelodge-Export"  # the id to report an export's SHA-256 under
+
+Unlimited = Literal["unlimited"]
+LIMIT_FIELDS = (
+    "requests_per_minute",
+    "requests_per_hour",
+    "requests_per_day",
+    "tokens_per_minute",
+    "tokens_per_day",
+    "concurrency",
+)
+
+
+class Message(msgspec.Struct):
+    """Anything that crosses the socket."""
+
+
+class Request(Message, forbid_unknown_fields=True):
+    """A question. A misspelt field is an error, never ignored."""
+
+
+class Failure(Message):
+    """Why a verb was refused or failed; `code` is a stable word, `error` a sentence for people."""
+
+    error: str
+    code: str
+    detail: dict[str, Any] = {}
+
+
+class End(Message):
+    """The last line of an answer of many items: whether they came whole. Without this line they did not."""
+
+    end: Literal[True] = True
+    failure: Failure | None = None
+
+
+# -- the daemon -------------------------------------------------------------------------------------------------------
+
+
+class Nothing(Request):
+    """A question without a parameter."""
+
+
+class UserCounts(Message):
+    """How many users are in which state."""
+
+    active: int
+    disabled: int
+    pending: int
+
+
+class DiskState(Message):
+    """The data folder's disk, in bytes; below `min_free` no request is admitted."""
+
+    free: int
+    total: int
+    min_free: int
+    database: int
+
+
+class Status(Message):
+    """`status`: the daemon at a glance."""
+
+    version: str
+    protocol_version: int
+    boot_id: str  # of this start of the daemon
+    pid: int
+    started: str
+    uptime_seconds: int
+    data: str
+    addresses: list[str]  # http://127.0.0.1:7000
+    users: UserCounts
+    running: int
+    queued: int
+    upstreams: list[UpstreamRow]
+    default_model: str | None
+    disk: DiskState
+    stopping: bool
+
+
+class Finding(Message):
+    """`doctor`: one thing that was looked at. `ok` needs nothing, `note` is worth knowing, the others need work."""
+
+    subject: str  # "ollama", "disk", "clock" ...
+    severity: Literal["ok", "note", "warning", "error"]
+    message: str  # what is (wrong)
+    advice: str = ""  # what to do
+
+
+class SelftestRequest(Request):
+    """`selftest [--model NAME]`."""
+
+    model: str | None = None
+
+
+class SelftestStep(Message):
+    """One step of the self-test, when it has been taken."""
+
+    step: str
+    ok: bool
+    seconds: float
+    message: str
+
+
+# -- users ------------------------------------------------------------------------------------------------------------
+
+Role = Literal["user", "admin"]
+
+
+class UsersList(Request):
+    """`users list [--status …]`."""
+
+    status: Literal["pending", "active", "disabled"] | None = None
+
+
+class UserRow(Message):
+    """A user, or an entry that waits for approval (then `id` is None and `code` tells several entries apart)."""
+
+    id: int | None
+    email: str
+    status: Literal["pending", "active", "disabled"]
+    role: Role
+    service: bool
+    code: str | None
+    address: str | None  # where a pending entry came from
+    created: str
+    approved: str | None
+    must_change_password: bool
+    keys: int  # that are neither revoked nor expired
+    running: int
+    queued: int
+    notes: str
+    version: int
+
+
+class UserTarget(Request):
+    """One user, by e-mail address; with `version` only if nobody changed the user since."""
+
+    user: str
+    version: int | None = None
+
+
+class UserDetail(Message):
+    """`users show`: the user with keys and limits."""
+
+    user: UserRow
+    keys: list[KeyRow]
+    limits: LimitRow
+
+
+class UsersAdd(Request):
+    """`users add EMAIL [--role admin] [--service]`."""
+
+    email: str
+    role: Role = "user"
+    service: bool = False
+
+
+class UserAdded(Message):
+    """The new user; the one-time password (none for a service account) is only good for setting a new one."""
+
+    id: int
+    email: str
+    role: Role
+    service: bool
+    one_time_password: str | None
+    one_time_expires: str | None
+
+
+class UsersApprove(Request):
+    """`users approve EMAIL|CODE`."""
+
+    who: str
+
+
+class OneTimePassword(Message):
+    """`users reset-password`: shown this once."""
+
+    id: int
+    email: str
+    one_time_password: str
+    one_time_expires: str | None
+
+
+class UsersRole(Request):
+    """`users role EMAIL user|admin`."""
+
+    user: str
+    role: Role
+    version: int | None = None
+
+
+class UsersNotes(Request):
+    """`users notes EMAIL TEXT`."""
+
+    user: str
+    notes: str
+    version: int | None = None
+
+
+class UserDeleted(Message):
+    """`users delete`: what is left is a tombstone under this id."""
+
+    id: int
+    email: str
+    deleted: bool
+
+
+# -- keys -------------------------------------------------------------------------------------------------------------
+
+
+class KeysIssue(Request):
+    """`keys issue EMAIL --label L [--expires 90d] [--model PATTERN]… [--address CIDR]… [--metrics] [--in-path]`."""
+
+    user: str
+    label: str
+    expires_seconds: int | None = None
+    models: list[str] = []
+    addresses: list[str] = []
+    metrics: bool = False
+    in_path: bool = False
+
+
+class IssuedKey(Message):
+    """A new key, shown this once."""
+
+    id: str
+    key: str
+
+
+class KeysList(Request):
+    """`keys list [--user EMAIL] [--all]`: without `all` only those that are neither revoked nor expired."""
+
+    user: str | None = None
+    all: bool = False
+
+
+class KeyRow(Message):
+    """An API key, without its secret."""
+
+    id: str
+    user: str
+    label: str
+    state: Literal["active", "suspended", "expired", "revoked"]  # suspended: its user is disabled
+    purpose: Literal["inference", "metrics"]
+    models: list[str]
+    addresses: list[str]
+    in_path: bool
+    created: str
+    expires: str | None
+    revoked: str | None
+    previous_until: str | None  # until then the secret before the last rotation works, too
+    last_used: str | None
+    last_address: str | None
+    version: int
+
+
+class KeysRotate(Request):
+    """`keys rotate ID --grace 1h`."""
+
+    id: str
+    grace_seconds: int = 0
+
+
+class RotatedKey(Message):
+    """The key's new secret, shown this once; the old one works until `previous_until`."""
+
+    id: str
+    key: str
+    previous_until: str | None
+
+
+class KeyTarget(Request):
+    """One key, by id."""
+
+    id: str
+
+
+# -- limits -----------------------------------------------------------------------------------------------------------
+
+
+class LimitsShow(Request):
+    """`limits show [TARGET]`: without a target, every target that has a limit of its own, `default` first."""
+
+    target: str | None = None
+
+
+class LimitValues(Message):
+    """The six limits of one target: a number, "unlimited", or None where the target has none of its own."""
+
+    requests_per_minute: int | Unlimited | None = None
+    requests_per_hour: int | Unlimited | None = None
+    requests_per_day: int | Unlimited | None = None
+    tokens_per_minute: int | Unlimited | None = None
+    tokens_per_day: int | Unlimited | None = None
+    concurrency: int | Unlimited | None = None
+
+
+class LimitRow(LimitValues, kw_only=True):
+    """A target's own limits, and for a user those in force (its own, else the default's)."""
+
+    target: str
+    effective: LimitValues | None = None
+
+
+class LimitsSet(Request):
+    """`limits set TARGET --requests-per-minute N|unlimited …`: what is not named stays as it is."""
+
+    target: str
+    values: LimitValues
+
+
+class LimitTarget(Request):
+    """`limits clear TARGET`."""
+
+    target: str
+
+
+# -- models and upstreams ---------------------------------------------------------------------------------------------
+
+
+class ModelsList(Request):
+    """`models list`."""
+
+    upstream: str | None = None
+
+
+class ModelRow(Message):
+    """An installed model on one upstream."""
+
+    name: str
+    upstream: str
+    size: int | None
+    family: str | None
+    parameters: str | None  # "7.6B"
+    quantization: str | None
+    modified: str | None
+    loaded: bool | None  # None where the upstream does not tell
+    default: bool
+
+
+class ModelTarget(Request):
+    """One model by name; the upstream where several have it."""
+
+    model: str
+    upstream: str | None = None
+
+
+class PullProgress(Message):
+    """One step of a pull, as the upstream tells it; bytes."""
+
+    status: str
+    digest: str | None = None
+    total: int | None = None
+    completed: int | None = None
+
+
+class ModelDetail(Message):
+    """`models show`: what the upstream says of the model."""
+
+    name: str
+    upstream: str
+    information: dict[str, Any]
+
+
+class ModelDeleted(Message):
+    """`models delete`."""
+
+    name: str
+    upstream: str
+    deleted: bool
+
+
+class UpstreamRow(Message):
+    """An inference server behind the gate."""
+
+    name: str
+    kind: str
+    url: str
+    state: Literal["ok", "down", "unknown"]
+    error: str | None  # what it said, or did, last time it failed
+    version: str | None
+    seats: int
+    running: int
+    queued: int
+    models: int | None
+    probed_seats: int | None  # how many really run at once, where that was ever found out
+
+
+class UpstreamsProbe(Request):
+    """`upstreams probe NAME [--set]`."""
+
+    name: str
+    set: bool = False
+
+
+class ProbeResult(Message):
+    """How many requests the upstream really ran at once, and how many seats it has now."""
+
+    name: str
+    model: str | None
+    measured: int
+    seats: int
+    set: bool
+
+
+# -- live -------------------------------------------------------------------------------------------------------------
+
+
+class LiveRow(Message):
+    """An exchange that has not ended."""
+
+    request_id: str
+    state: Literal["queued", "prefill", "run"]
+    position: int | None  # 1 = next
+    user: str
+    key: str | None
+    client_label: str
+    address: str
+    route: str
+    model: str
+    upstream: str
+    stream: bool
+    received: str
+    seated: str | None
+    first_byte: str | None
+    chunks_out: int
+    bytes_out: int
+
+
+class CancelRequest(Request):
+    """`cancel ID`."""
+
+    request_id: str
+
+
+class Cancelled(Message):
+    """`cancelled` is false where the exchange had just ended by itself."""
+
+    request_id: str
+    cancelled: bool
+
+
+# -- audit ------------------------------------------------------------------------------------------------------------
+
+
+class AuditFilter(Message):
+    """What records are wanted; every field that is given must hold. Moments are ISO 8601."""
+
+    user: str | None = None
+    key: str | None = None
+    model: str | None = None
+    state: str | None = None
+    route: str | None = None
+    upstream: str | None = None
+    address: str | None = None
+    client_label: str | None = None
+    request_id: str | None = None
+    since: str | None = None
+    until: str | None = None
+    text: str | None = None  # in prompt or answer; without `since` the last 24 hours are looked through
+
+
+class AuditSearch(Request):
+    """`audit search FILTER… [--limit 50] [--before LOG_ID]`: newest first."""
+
+    filter: AuditFilter = msgspec.field(default_factory=AuditFilter)
+    limit: int = 50
+    before: int | None = None
+
+
+class AuditRow(Message):
+    """One exchange of the journal, without bodies. `state` is None while it runs."""
+
+    log_id: int
+    request_id: str
+    timestamp: str
+    user: str
+    key: str | None
+    client_label: str
+    address: str
+    route: str
+    model: str
+    upstream: str
+    state: str | None
+    error: str | None
+    tokens_in: int | None
+    tokens_out: int | None
+    received: str
+    admitted: str | None
+    seated: str | None
+    first_byte: str | None
+    ended: str | None
+    prompt: str  # its beginning
+
+
+class AuditShow(Request):
+    """`audit show REQUEST_ID|LOG_ID`. That it was looked at is recorded."""
+
+    id: str
+
+
+class AuditExchange(Message):
+    """One exchange, whole. The names that an export has, too, mean the same there."""
+
+    log_id: int
+    prompt: str
+    response: str
+    timestamp: str
+    request_id: str
+    user: str
+    key: str | None
+    client_label: str
+    address: str
+    user_agent: str
+    route: str
+    model_asked: str
+    model: str
+    upstream: str
+    stream: bool
+    state: str | None
+    error: str | None
+    tokens_in: int | None
+    tokens_out: int | None
+    bytes_out: int | None
+    received: str
+    admitted: str | None
+    seated: str | None
+    first_byte: str | None
+    ended: str | None
+    messages: Any  # the whole request
+    answer: Any  # the whole answer's message, thinking and tool calls included
+    erased: bool  # its bodies were erased
+
+
+class AuditExport(Request):
+    """`audit export [--user EMAIL] [--since …] [--until …] [--format csv|jsonl]`."""
+
+    user: str | None = None
+    since: str | None = None
+    until: str | None = None
+    format: Literal["csv", "jsonl"] = "csv"
+
+
+class AuditExported(Request):
+    """What the caller has on its disk of an export: read back from the file after the rename."""
+
+    export: str
+    sha256: str
+    bytes: int
+    file: str
+
+
+class ExportReport(Message):
+    """Whether what lies in the file is what was sent; `through_log_id` is the last record that it covers."""
+
+    export: str
+    verified: bool
+    sha256: str
+    bytes: int
+    file: str
+    through_log_id: int | None
+
+
+class AuditVerify(Request):
+    """`audit verify [--expect SEQ:HASH]`."""
+
+    expect: str | None = None
+
+
+class VerifyReport(Message):
+    """What a look at the whole journal found; `unsealed` records follow the last signed checkpoint."""
+
+    intact: bool
+    records: int
+    unsealed: int
+    head_seq: int
+    head_hash: str
+    problems: list[str]
+
+
+# -- the watch stream -------------------------------------------------------------------------------------------------
+
+Kind = Literal["live", "user", "key", "upstream"]
+
+
+class Totals(Message):
+    """The head line of the console."""
+
+    running: int
+    seats: int
+    queued: int
+    oldest_queued: str | None  # when the one that waits longest was received
+
+
+class Named(Message):
+    """Which row: its kind, and its id (request_id, e-mail address or registration code, key id, upstream name)."""
+
+    kind: Kind
+    id: str
+
+
+class Changed(Named):
+    """A row as it is now; a LiveRow, UserRow, KeyRow or UpstreamRow by its kind."""
+
+    row: msgspec.Raw
+
+
+class Hello(Message, tag_field="type", tag="hello"):
+    """First of all: who speaks. Another `boot_id` than last time: the daemon was started anew."""
+
+    protocol_version: int
+    version: str
+    boot_id: str
+
+
+class Snapshot(Message, tag_field="type", tag="snapshot"):
+    """Everything as it is at `seq`; what was known before is void."""
+
+    seq: int
+    rows: list[Changed]
+    totals: Totals
+
+
+class Batch(Message, tag_field="type", tag="batch"):
+    """What changed between `after` (the last message's `seq`, else something is missing) and `seq`; at most 4 Hz."""
+
+    after: int
+    seq: int
+    changed: list[Changed]
+    gone: list[Named]
+    totals: Totals
+
+
+class Heartbeat(Message, tag_field="type", tag="heartbeat"):
+    """Nothing changed for five seconds; the daemon is there."""
+
+    seq: int
+
+
+class Goodbye(Message, tag_field="type", tag="goodbye"):
+    """The last message: why the daemon ends this stream."""
+
+    reason: str
+
+
+WatchMessage = Hello | Snapshot | Batch | Heartbeat | Goodbye
+
+
+# -- the verbs --------------------------------------------------------------------------------------------------------
+
+Q = TypeVar("Q", bound=Request)
+A = TypeVar("A")
+
+
+@dataclass(frozen=True)
+class Verb(Generic[Q, A]):
+    """One verb. `answer` is the document's type, or of many items each one's; `changes` marks those that change."""
+
+    path: str
+    request: type[Q]
+    answer: type[A]
+    form: Literal["one", "many", "raw"] = "one"
+    changes: bool = False
+
+
+STATUS = Verb("status", Nothing, Status)
+DOCTOR = Verb("doctor", Nothing, list[Finding])
+SELFTEST = Verb("selftest", SelftestRequest, SelftestStep, form="many", changes=True)
+
+USERS_LIST = Verb("users/list", UsersList, list[UserRow])
+USERS_SHOW = Verb("users/show", UserTarget, UserDetail)
+USERS_ADD = Verb("users/add", UsersAdd, UserAdded, changes=True)
+USERS_APPROVE = Verb("users/approve", UsersApprove, UserRow, changes=True)
+USERS_DISABLE = Verb("users/disable", UserTarget, UserRow, changes=True)
+USERS_ENABLE = Verb("users/enable", UserTarget, UserRow, changes=True)
+USERS_RESET_PASSWORD = Verb("users/reset-password", UserTarget, OneTimePassword, changes=True)
+USERS_ROLE = Verb("users/role", UsersRole, UserRow, changes=True)
+USERS_NOTES = Verb("users/notes", UsersNotes, UserRow, changes=True)
+USERS_DELETE = Verb("users/delete", UserTarget, UserDeleted, changes=True)
+
+KEYS_ISSUE = Verb("keys/issue", KeysIssue, IssuedKey, changes=True)
+KEYS_LIST = Verb("keys/list", KeysList, list[KeyRow])
+KEYS_ROTATE = Verb("keys/rotate", KeysRotate, RotatedKey, changes=True)
+KEYS_REVOKE = Verb("keys/revoke", KeyTarget, KeyRow, changes=True)
+
+LIMITS_SHOW = Verb("limits/show", LimitsShow, list[LimitRow])
+LIMITS_SET = Verb("limits/set", LimitsSet, LimitRow, changes=True)
+LIMITS_CLEAR = Verb("limits/clear", LimitTarget, LimitRow, changes=True)
+
+MODELS_LIST = Verb("models/list", ModelsList, list[ModelRow])
+MODELS_SHOW = Verb("models/show", ModelTarget, ModelDetail)
+MODELS_PULL = Verb("models/pull", ModelTarget, PullProgress, form="many", changes=True)
+MODELS_DELETE = Verb("models/delete", ModelTarget, ModelDeleted, changes=True)
+
+UPSTREAMS_LIST = Verb("upstreams/list", Nothing, list[UpstreamRow])
+UPSTREAMS_PROBE = Verb("upstreams/probe", UpstreamsProbe, ProbeResult, changes=True)
+
+LIVE = Verb("live", Nothing, list[LiveRow])
+CANCEL = Verb("cancel", CancelRequest, Cancelled, changes=True)
+
+AUDIT_SEARCH = Verb("audit/search", AuditSearch, AuditRow, form="many")
+AUDIT_SHOW = Verb("audit/show", AuditShow, AuditExchange)
+AUDIT_EXPORT = Verb("audit/export", AuditExport, bytes, form="raw")
+AUDIT_EXPORTED = Verb("audit/exported", AuditExported, ExportReport, changes=True)
+AUDIT_VERIFY = Verb("audit/verify", AuditVerify, VerifyReport)
+
+VERBS: tuple[Verb[Any, Any], ...] = tuple(value for value in list(globals().values()) if isinstance(value, Verb))
