@@ -9,9 +9,10 @@ from __future__ import annotations
 import pytest
 
 from tests.rigs.engine import engine, engine_files
+from tests.rigs.real_ollama import ollama_files, real_ollama
 from tests.skips import SkipPolicy
 
-__all__ = ["engine", "engine_files"]
+__all__ = ["engine", "engine_files", "ollama_files", "real_ollama"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
