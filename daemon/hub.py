@@ -75,7 +75,7 @@ class Hub:
     def publish(self, kind: Kind, row_id: str) -> None:
         """The row changed, appeared or went; the watchers will look."""
         self.seq += 1
-        for watcher in self._watchers:
+        for watcher in tuple(self._watchers):  # one that falls behind leaves meanwhile
             watcher.note((kind, row_id))
 
     def watch(self) -> Watcher:
@@ -90,7 +90,7 @@ class Hub:
     def close(self, reason: str) -> None:
         """Say goodbye to every watcher, now and later."""
         self._closed = reason
-        for watcher in self._watchers:
+        for watcher in tuple(self._watchers):
             watcher.end(reason)
 
     def _enter(self, watcher: Watcher) -> None:
