@@ -41,10 +41,10 @@ def read_allowed(text: str) -> list[AllowedSkip]:
 
 
 class SkipPolicy:
-    """Watches one run of pytest, and turns it red for a skip that nobody allowed."""
+    """Watches one run of pytest, and turns it red for a skip that the list `allowed` does not name."""
 
-    def __init__(self, config: pytest.Config) -> None:
-        self.allowed = read_allowed(ALLOWED.read_text(encoding="utf-8"))
+    def __init__(self, allowed: str) -> None:
+        self.allowed = read_allowed(allowed)
         self.skipped: list[tuple[str, str]] = []
         self.refused: list[tuple[str, str]] = []
 
