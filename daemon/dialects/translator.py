@@ -1,0 +1,147 @@
+"""What the relay knows of dialects: one translator an exchange, and the ways an upstream's answer can be wrong.
+
+Rule: a translator is pure. It is given bytes as they arrive, in pieces cut anywhere, and returns the bytes that may go
+to the client now; the client's bytes, concatenated, do not depend on how the upstream's were cut. The end of an answer
+is never among them: it is handed out by `terminator`, which the relay calls last. What went wrong after good bytes in
+the same piece is raised by the next call, so that the good bytes are not lost.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+from common.errors import UpstreamFailed
+from daemon.exchange import Usage
+
+# An answer that must be held as a whole (unstreamed, or embeddings) and a single line of a stream are bounded.
+MAX_WHOLE = 64 << 20
+MAX_LINE = 16 << 20
+
+NDJSON = "application/x-ndjson"
+JSON = "application/json; charset=utf-8"
+
+
+class UpstreamSaid(UpstreamFailed):
+    """The upstream answered with an error of its own; its words are the message."""
+
+
+class UpstreamGarbled(UpstreamFailed):
+    """The upstream's answer is not of its dialect, or longer than anything sensible."""
+
+
+class UpstreamTruncated(UpstreamFailed):
+    """The upstream's answer ended without its terminator: it may not pass for a whole one."""
+
+
+class Translator(Protocol):
+    """One exchange's way between a client's dialect and an upstream's.
+
+    A constructor raises BadRequest for what the upstream could only answer differently from what was asked; nothing
+    else here does. `usage` is known once `terminator` returned. `pieces` counts the answer's pieces so far: Ollama and
+    llama.cpp send a token a piece, so it stands for `usage.tokens_out` of an exchange that was cut off.
+    """
+
+    @property
+    def upstream_method(self) -> Literal["POST", "GET"]: ...
+    @property
+    def upstream_path(self) -> str: ...
+    @property
+    def content_type(self) -> str:
+        """Of the client's answer."""
+        ...
+
+    @property
+    def usage(self) -> Usage: ...
+    @property
+    def pieces(self) -> int: ...
+    @property
+    def finished(self) -> bool:
+        """Whether the upstream's terminator was seen: nothing more of its answer is needed."""
+        ...
+
+    def body(self, model: str) -> bytes:
+        """The request for the upstream, which knows the model as `model`; streamed wherever the route can be.
+
+        Durations that the upstream does not tell are measured from this call.
+        """
+        ...
+
+    def feed(self, data: bytes) -> bytes:
+        """Upstream bytes in, client bytes to send now out. UpstreamSaid, UpstreamGarbled."""
+        ...
+
+    def terminator(self) -> bytes:
+        """The last bytes for the client: the stream's end, or the unstreamed answer as a whole.
+
+        To be called once `finished` or at the upstream's end. UpstreamTruncated where the terminator never came, and
+        what `feed` raises.
+        """
+        ...
+
+    def so_far(self) -> bytes:
+        """For the record of an exchange that was cut off: what was gathered and not yet handed out, in the client's
+        dialect; empty where everything was handed out as it came."""
+        ...
+
+    def error_status(self, status: int, body: bytes) -> tuple[int, str]:
+        """The status and words for the client where the upstream answered `status`, not 200."""
+        ...
+
+
+def in_stream_error(shape: str, message: str) -> bytes:
+    """The last bytes of a stream of `shape` that failed after its first byte: an error nobody takes for an end."""
+    family = shape.partition(".")[0]
+    return _IN_STREAM[family](message)
+
+
+def _ndjson_error(message: str) -> bytes:
+    return msgspec.json.encode({"error": message}) + b"\n"
+
+
+# One entry a family of client shapes; the part before the dot of `Ask.shape`.
+_IN_STREAM = {"ollama": _ndjson_error}
+
+# What the client can mend by asking differently, and what passes; all else is the upstream's failure, not the client's.
+_PASSED_ON = frozenset({400, 404, 413, 415, 422})
+_BUSY = frozenset({429, 503})
+
+
+def status_for_client(status: int) -> int:
+    """The gate's status for an upstream's error status. 401 and 403 are between the gate and its upstream."""
+    if status in _PASSED_ON:
+        return status
+    return 503 if status in _BUSY else 502
+
+
+def error_answer(status: int, body: bytes) -> tuple[int, str]:
+    """Status and words for the client of an upstream's error answer; JSON of Ollama's or OpenAI's shape, or none."""
+    try:
+        words = error_words(msgspec.json.decode(body))
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        words = ""
+    return status_for_client(status), words or f"the upstream answered {status} and gave no reason"
+
+
+def error_words(document: Any) -> str:
+    """The words of an error: `{"error": words}`, `{"error": {"message": words}}`, `{"message": words}`; else ''."""
+    for _ in range(3):
+        if isinstance(document, str):
+            return document[:2000]
+        if not isinstance(document, dict):
+            return ""
+        document = document.get("error") or document.get("message")
+    return ""
+
+
+def said(document: Any, status: Any = None) -> UpstreamSaid:
+    """The error that an upstream told inside a 200 stream; `status` is the one it named there, if any."""
+    words = error_words(document) or "the upstream reported an error and gave no reason"
+    named = status if isinstance(status, int) and not isinstance(status, bool) else 502
+    return UpstreamSaid(words, status=status_for_client(named))
+
+
+def is_list(raw: msgspec.Raw) -> bool:
+    """Whether undecoded JSON is a list; looks at its first byte only, embeddings are long."""
+    return bytes(memoryview(raw)[:1]) == b"["
