@@ -15,7 +15,7 @@ older program would misread raises PROTOCOL_VERSION, and daemon and program refu
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import msgspec
 
@@ -127,13 +127,15 @@ class SelftestStep(Message):
 
 # -- users ------------------------------------------------------------------------------------------------------------
 
+KeyState = Literal["active", "suspended", "expired", "revoked"]  # suspended: its user is disabled
 Role = Literal["user", "admin"]
+UserStatus = Literal["pending", "active", "disabled"]
 
 
 class UsersList(Request):
     """`users list [--status …]`."""
 
-    status: Literal["pending", "active", "disabled"] | None = None
+    status: UserStatus | None = None
 
 
 class UserRow(Message):
@@ -141,7 +143,7 @@ class UserRow(Message):
 
     id: int | None
     email: str
-    status: Literal["pending", "active", "disabled"]
+    status: UserStatus
     role: Role
     service: bool
     code: str | None
@@ -150,8 +152,6 @@ class UserRow(Message):
     approved: str | None
     must_change_password: bool
     keys: int  # that are neither revoked nor expired
-    running: int
-    queued: int
     notes: str
     version: int
 
@@ -264,7 +264,7 @@ class KeyRow(Message):
     id: str
     user: str
     label: str
-    state: Literal["active", "suspended", "expired", "revoked"]  # suspended: its user is disabled
+    state: KeyState
     purpose: Literal["inference", "metrics"]
     models: list[str]
     addresses: list[str]
@@ -410,21 +410,26 @@ class UpstreamRow(Message):
     probed_seats: int | None  # how many really run at once, where that was ever found out
 
 
-class UpstreamsProbe(Request):
-    """`upstreams probe NAME [--set]`."""
+class UpstreamTarget(Request):
+    """One upstream by name."""
 
     name: str
-    set: bool = False
 
 
 class ProbeResult(Message):
-    """How many requests the upstream really ran at once, and how many seats it has now."""
+    """How many requests the upstream really ran at once, and how many seats it has."""
 
     name: str
     model: str | None
     measured: int
     seats: int
-    set: bool
+
+
+class UpstreamsSeats(Request):
+    """`upstreams seats NAME N`."""
+
+    name: str
+    seats: Annotated[int, msgspec.Meta(ge=1, le=4096)]
 
 
 # -- live -------------------------------------------------------------------------------------------------------------
@@ -617,7 +622,7 @@ class Totals(Message):
 
 
 class Named(Message):
-    """Which row: its kind, and its id (request_id, e-mail address or registration code, key id, upstream name)."""
+    """Which row: its kind, and its id (request_id, user id or registration code, key id, upstream name)."""
 
     kind: Kind
     id: str
@@ -717,7 +722,8 @@ MODELS_PULL = Verb("models/pull", ModelTarget, PullProgress, form="many", change
 MODELS_DELETE = Verb("models/delete", ModelTarget, ModelDeleted, changes=True)
 
 UPSTREAMS_LIST = Verb("upstreams/list", Nothing, list[UpstreamRow])
-UPSTREAMS_PROBE = Verb("upstreams/probe", UpstreamsProbe, ProbeResult, changes=True)
+UPSTREAMS_PROBE = Verb("upstreams/probe", UpstreamTarget, ProbeResult)
+UPSTREAMS_SEATS = Verb("upstreams/seats", UpstreamsSeats, UpstreamRow, changes=True)
 
 LIVE = Verb("live", Nothing, list[LiveRow])
 CANCEL = Verb("cancel", CancelRequest, Cancelled, changes=True)

@@ -71,6 +71,19 @@ def clean_block(text: str) -> str:
     return _UNSAFE_IN_BLOCK.sub(_visible, text.replace("\r\n", "\n")).expandtabs(4)
 
 
+def clean_json(document: str) -> str:
+    """A JSON document as it may be shown: what a terminal obeys becomes a `\\u` escape, so that it reads the same.
+
+    Line feeds and tabs between its values stay; inside strings JSON has escaped them already.
+    """
+    return _UNSAFE_IN_BLOCK.sub(_json_escape, document)
+
+
+def _json_escape(match: re.Match[str]) -> str:
+    units = match.group().encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
+
+
 def _visible(match: re.Match[str]) -> str:
     return match.group().encode("unicode_escape", "surrogatepass").decode("ascii")
 

@@ -2,13 +2,15 @@
 
 import csv
 import io
+import json
 import unicodedata
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.untrusted import clean, clean_block, csv_cell, csv_uncell, is_unsafe
+from common.untrusted import clean, clean_block, clean_json, csv_cell, csv_uncell, is_unsafe
 
 ANY_TEXT = st.text(alphabet=st.characters(codec=None, exclude_categories=()))
 
@@ -88,6 +90,15 @@ def test_a_block_keeps_its_lines_and_nothing_else_that_moves(text: str) -> None:
     shown = clean_block(text)
     assert not any(is_unsafe(character) and character != "\n" for character in shown)
     assert shown.count("\n") == text.count("\n")
+
+
+@given(st.dictionaries(st.text(), st.text(), max_size=4))
+def test_json_for_a_terminal_means_the_same(document: dict[str, str]) -> None:
+    """Escaped where a terminal might obey, it is still JSON of the same value."""
+    text = msgspec.json.format(msgspec.json.encode(document)).decode()
+    shown = clean_json(text)
+    assert json.loads(shown) == document
+    assert not any(is_unsafe(character) and character not in "\n\t" for character in shown)
 
 
 @given(ANY_TEXT)

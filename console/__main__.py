@@ -1,0 +1,54 @@
+"""`gatelodge`: the console's program. A subcommand asks the daemon one thing; commands live in `console/commands`."""
+
+from __future__ import annotations
+
+import click
+
+from common.version import version
+from console.command import Commands, Session
+from console.commands import audit, completion, house, keys, limits, live, models, upstreams, users
+
+CONSOLE_IS_NOT_THERE = "The console screen is not part of this version yet; every one of its actions is a command:"
+
+
+@click.group(cls=Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--socket", metavar="PATH", help="The daemon's admin socket; otherwise GATELODGE_SOCKET, or where it is.")
+@click.version_option(version(), "--version", prog_name="gatelodge")
+@click.pass_context
+def cli(context: click.Context, socket: str | None) -> None:
+    """Look after a Gatelodge daemon.
+
+    Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 cannot reach the daemon.
+    """
+    context.obj = Session(socket)
+    if context.invoked_subcommand is None:
+        click.echo(f"{CONSOLE_IS_NOT_THERE}\n", err=True)
+        click.echo(context.get_help(), err=True)
+        raise SystemExit(1)
+
+
+for command in (
+    house.status,
+    house.doctor,
+    house.selftest,
+    house.config,
+    users.users,
+    keys.keys,
+    limits.limits,
+    models.models,
+    upstreams.upstreams,
+    live.live,
+    live.cancel,
+    audit.audit,
+    completion.completion,
+):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """The console script."""
+    cli(prog_name="gatelodge")
+
+
+if __name__ == "__main__":
+    main()

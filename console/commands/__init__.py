@@ -1,0 +1,1 @@
+"""One file of commands a subject. A command asks one verb and prints its answer."""

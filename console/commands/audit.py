@@ -1,0 +1,243 @@
+"""Commands about the audit: who asked what, and what was answered."""
+
+from __future__ import annotations
+
+import codecs
+import sys
+from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+import msgspec
+
+from common import protocol
+from common.protocol import (
+    AuditExchange,
+    AuditExport,
+    AuditExported,
+    AuditRow,
+    AuditSearch,
+    AuditShow,
+    AuditVerify,
+    UsersList,
+)
+from common.untrusted import clean_block
+from console.command import Failed, Moment, Session, completes, json_option, pass_session, print_json, say
+from console.files import write_whole
+from console.filters import read_filter
+from console.tables import Column, block, fields, moment, table, terminal_width
+
+# The widths are fixed so that the first hits are shown while the search goes on.
+_WIDTHS = (8, 20, 14, 24, 22, 6, 6)
+_COLUMNS = [
+    Column("LOG_ID", right=True),
+    Column("RECEIVED"),
+    Column("STATE", flexible=True),
+    Column("USER", flexible=True),
+    Column("MODEL", flexible=True),
+    Column("IN", right=True),
+    Column("OUT", right=True),
+    Column("PROMPT", flexible=True),
+]
+
+
+@click.group()
+def audit() -> None:
+    """Search, read, export and verify the record of every exchange."""
+
+
+@audit.command()
+@click.argument("filters", metavar="[FILTER]…", nargs=-1)
+@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="At most so many.")
+@click.option("--before", type=int, metavar="LOG_ID", help="Only older ones: the next page.")
+@json_option
+@pass_session
+def search(session: Session, filters: tuple[str, ...], limit: int, before: int | None, as_json: bool) -> None:
+    """Find exchanges, newest first.
+
+    FILTER is user:EMAIL, key:ID, model:NAME, state:ok, route:PATH, upstream:NAME, address:IP, client:LABEL,
+    request:ID, since:1h, until:MOMENT or text:WORDS (in prompt and answer; without since: of the last 24 hours).
+    """
+    try:
+        wanted = read_filter(filters)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    question = AuditSearch(filter=wanted, limit=limit, before=before)
+    with closing(session.client.items(protocol.AUDIT_SEARCH, question)) as rows:
+        if as_json:
+            print_json(list(rows))
+        else:
+            _print_rows(rows)
+
+
+@audit.command()
+@click.argument("id", metavar="REQUEST_ID|LOG_ID")
+@json_option
+@pass_session
+def show(session: Session, id: str, as_json: bool) -> None:
+    """Read one exchange, prompt and answer. That you did is recorded."""
+    answer = session.client.ask(protocol.AUDIT_SHOW, AuditShow(id))
+    if as_json:
+        print_json(answer)
+    else:
+        _print_exchange(answer)
+
+
+@audit.command()
+@click.option(
+    "--user",
+    metavar="EMAIL",
+    shell_complete=completes(protocol.USERS_LIST, UsersList(), "email"),
+    help="Only this user's exchanges.",
+)
+@click.option("--since", type=Moment(), metavar="MOMENT", help="Received since then: 7d, 2026-01-31.")
+@click.option("--until", type=Moment(), metavar="MOMENT", help="Received before then.")
+@click.option("--format", "form", type=click.Choice(["csv", "jsonl"]), default="csv", show_default=True)
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write FILE, verified.")
+@json_option
+@pass_session
+def export(
+    session: Session,
+    *,
+    user: str | None,
+    since: str | None,
+    until: str | None,
+    form: Literal["csv", "jsonl"],
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Write exchanges with prompts and answers to standard output, or to a file that is then verified.
+
+    Only an export to a file counts as verified: `users delete` asks for one. With --json, the report on the file.
+    """
+    if as_json and output is None:
+        raise click.UsageError("--json is the report on a file: add --output FILE")
+    question = AuditExport(user=user, since=since, until=until, format=form)
+    with session.client.download(protocol.AUDIT_EXPORT, question) as download:
+        if output is None:
+            _write_out(download)
+            return
+        try:
+            digest, size = write_whole(output, download)
+        except OSError as error:
+            raise Failed(f"cannot write {output}: {error.strerror or error}") from error
+    told = AuditExported(export=download.export, sha256=digest, bytes=size, file=str(output.absolute()))
+    report = session.client.ask(protocol.AUDIT_EXPORTED, told)
+    if as_json:
+        print_json(report)
+    else:
+        click.echo(fields([("file", report.file), ("bytes", report.bytes), ("sha256", report.sha256)]), nl=False)
+        say("verified: the file holds what was sent" if report.verified else "NOT verified")
+    if not report.verified:
+        raise Failed(f"{output} does not hold what the daemon sent; export again")
+
+
+@audit.command()
+@click.option("--expect", metavar="SEQ:HASH", help="A checkpoint that you kept: it must still be in the chain.")
+@json_option
+@pass_session
+def verify(session: Session, expect: str | None, as_json: bool) -> None:
+    """Check the whole journal: chain, bodies, signed checkpoints. Exits with 1 where anything was changed."""
+    report = session.client.ask(protocol.AUDIT_VERIFY, AuditVerify(expect=expect))
+    if as_json:
+        print_json(report)
+    else:
+        pairs = [
+            ("journal", "intact" if report.intact else "CHANGED"),
+            ("records", report.records),
+            ("unsealed", report.unsealed),
+            ("head", f"{report.head_seq}:{report.head_hash}"),
+            *(("problem", problem) for problem in report.problems),
+        ]
+        click.echo(fields(pairs), nl=False)
+    if not report.intact:
+        raise SystemExit(1)
+
+
+def _print_rows(rows: Iterable[AuditRow]) -> None:
+    width = terminal_width()
+    some = False
+    for row in rows:
+        if not some:
+            click.echo(_line([column.title for column in _COLUMNS], width), nl=False)
+            some = True
+        cells = [
+            row.log_id,
+            moment(row.received),
+            row.state or "running",
+            row.user,
+            row.model,
+            row.tokens_in,
+            row.tokens_out,
+            row.prompt,
+        ]
+        click.echo(_line(cells, width), nl=False)
+    if not some:
+        say("nothing found")
+
+
+def _line(cells: list[Any], width: int | None) -> str:
+    titles = [
+        Column("x" * least, column.right, column.flexible) for least, column in zip(_WIDTHS, _COLUMNS[:-1], strict=True)
+    ]
+    return table([*titles, _COLUMNS[-1]], [cells], width=width).split("\n", 1)[1]
+
+
+def _print_exchange(answer: AuditExchange) -> None:
+    counted = [("?" if number is None else number) for number in (answer.tokens_in, answer.tokens_out)]
+    pairs = [
+        ("log id", answer.log_id),
+        ("request", answer.request_id),
+        ("state", answer.state or "running"),
+        ("error", answer.error),
+        ("user", answer.user),
+        ("key", answer.key),
+        ("client", answer.client_label),
+        ("address", answer.address),
+        ("user agent", answer.user_agent),
+        ("route", answer.route + ("" if answer.stream else " (not streamed)")),
+        (
+            "model",
+            answer.model if answer.model == answer.model_asked else f"{answer.model} (asked: {answer.model_asked})",
+        ),
+        ("upstream", answer.upstream),
+        ("tokens", f"{counted[0]} in, {counted[1]} out"),
+        ("bytes", answer.bytes_out),
+        ("received", answer.received),
+        ("admitted", answer.admitted),
+        ("seated", answer.seated),
+        ("first byte", answer.first_byte),
+        ("ended", answer.ended),
+    ]
+    click.echo(fields(pairs), nl=False)
+    if answer.erased:
+        click.echo("\nprompt and answer were erased")
+        return
+    click.echo()
+    messages = answer.messages.get("messages") if isinstance(answer.messages, dict) else None
+    if isinstance(messages, list):
+        for message in messages:
+            role = message.get("role", "?") if isinstance(message, dict) else "?"
+            click.echo(block(clean_block(f"[{role}]"), _words(message)), nl=False)
+    else:
+        click.echo(block("[prompt]", answer.prompt), nl=False)
+    click.echo(block("[answer]", answer.response), nl=False)
+
+
+def _words(message: Any) -> str:
+    content = message.get("content") if isinstance(message, dict) else message
+    return content if isinstance(content, str) else msgspec.json.encode(content).decode()
+
+
+def _write_out(pieces: Iterable[bytes]) -> None:
+    """To standard output as it is; on a terminal made safe to look at."""
+    if not sys.stdout.isatty():
+        for piece in pieces:
+            sys.stdout.buffer.write(piece)
+        sys.stdout.buffer.flush()
+        return
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    for piece in pieces:
+        click.echo(clean_block(decoder.decode(piece)), nl=False)

@@ -1,0 +1,105 @@
+"""Commands about limits: how much, by whom, of what, from where."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import click
+import msgspec
+
+from common import protocol
+from common.protocol import LIMIT_FIELDS, LimitRow, LimitsSet, LimitsShow, LimitTarget, LimitValues
+from console.command import (
+    Session,
+    completes,
+    confirm_if_asked,
+    json_option,
+    pass_session,
+    print_json,
+    print_table,
+    yes_option,
+)
+from console.tables import Column
+
+_TITLES = ("REQ/MIN", "REQ/HOUR", "REQ/DAY", "TOK/MIN", "TOK/DAY", "AT ONCE")
+_COLUMNS = [Column("TARGET", flexible=True), *(Column(title, right=True) for title in _TITLES)]
+
+_targets = completes(protocol.LIMITS_SHOW, LimitsShow(), "target")
+
+
+class Amount(click.ParamType[Any]):
+    """A whole number, or `unlimited`."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "unlimited" or isinstance(value, int):
+            return value
+        if str(value).isdecimal() and str(value).isascii():
+            return int(value)
+        self.fail(f"{value!r} is neither a whole number nor `unlimited`", param, ctx)
+
+
+def limit_table(rows: Sequence[LimitRow]) -> None:
+    """A line a target with its own limits; for a user another with those in force."""
+    lines: list[list[object]] = []
+    for row in rows:
+        lines.append([row.target, *(getattr(row, name) for name in LIMIT_FIELDS)])
+        if row.effective is not None:
+            lines.append(["  in force", *(getattr(row.effective, name) for name in LIMIT_FIELDS)])
+    print_table(_COLUMNS, lines, empty="no limits")
+
+
+@click.group()
+def limits() -> None:
+    """Show and change limits; a change acts on the next request.
+
+    TARGET is `default`, `user:EMAIL` (or just EMAIL), `key:ID`, `model:NAME` or `address:CIDR`. `default` holds for
+    each user; `user:` replaces it field by field; the others apply in addition.
+    """
+
+
+@limits.command()
+@click.argument("target", required=False, shell_complete=_targets)
+@json_option
+@pass_session
+def show(session: Session, target: str | None, as_json: bool) -> None:
+    """Show the limits of TARGET, or of every target that has any."""
+    _print(session.client.ask(protocol.LIMITS_SHOW, LimitsShow(target)), as_json)
+
+
+@limits.command(name="set")
+@click.argument("target", shell_complete=_targets)
+@click.option("--requests-per-minute", type=Amount(), metavar="N", help="Requests in any 60 seconds.")
+@click.option("--requests-per-hour", type=Amount(), metavar="N", help="Requests in any hour.")
+@click.option("--requests-per-day", type=Amount(), metavar="N", help="Requests in any 24 hours.")
+@click.option("--tokens-per-minute", type=Amount(), metavar="N", help="Tokens, in and out, in any 60 seconds.")
+@click.option("--tokens-per-day", type=Amount(), metavar="N", help="Tokens, in and out, in any 24 hours.")
+@click.option("--concurrency", type=Amount(), metavar="N", help="Requests running at once; further ones wait.")
+@json_option
+@pass_session
+def set_limits(session: Session, /, target: str, as_json: bool, **amounts: Any) -> None:
+    """Set limits of TARGET: N or `unlimited`. What is not named stays as it is."""
+    values = msgspec.convert({name: amount for name, amount in amounts.items() if amount is not None}, LimitValues)
+    if values == LimitValues():
+        raise click.UsageError("say which limit: for instance --requests-per-minute 20")
+    _print([session.client.ask(protocol.LIMITS_SET, LimitsSet(target, values))], as_json)
+
+
+@limits.command()
+@click.argument("target", shell_complete=_targets)
+@yes_option
+@json_option
+@pass_session
+def clear(session: Session, target: str, yes: bool, as_json: bool) -> None:
+    """Remove every limit of TARGET's own: the default holds again."""
+    confirm_if_asked(f"Remove every limit of {target}'s own?", yes=yes)
+    _print([session.client.ask(protocol.LIMITS_CLEAR, LimitTarget(target))], as_json)
+
+
+def _print(rows: list[LimitRow], as_json: bool) -> None:
+    if as_json:
+        print_json(rows)
+    else:
+        limit_table(rows)

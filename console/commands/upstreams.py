@@ -1,0 +1,108 @@
+"""Commands about upstreams: the inference servers behind the gate."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+from common import protocol
+from common.protocol import Nothing, ProbeResult, UpstreamRow, UpstreamsSeats, UpstreamTarget
+from console.command import Session, completes, json_option, pass_session, print_json, print_table, say
+from console.tables import Column, fields
+
+_COLUMNS = [
+    Column("STATE"),
+    Column("NAME"),
+    Column("KIND"),
+    Column("URL", flexible=True),
+    Column("VERSION"),
+    Column("RUN", right=True),
+    Column("QUEUE", right=True),
+    Column("SEATS", right=True),
+    Column("PROBED", right=True),
+    Column("MODELS", right=True),
+    Column("ERROR", flexible=True),
+]
+
+
+def upstream_table(rows: Sequence[UpstreamRow]) -> None:
+    """One line an upstream."""
+    cells = [
+        [
+            row.state,
+            row.name,
+            row.kind,
+            row.url,
+            row.version,
+            row.running,
+            row.queued,
+            row.seats,
+            "never" if row.probed_seats is None else row.probed_seats,
+            row.models,
+            row.error or "",
+        ]
+        for row in rows
+    ]
+    print_table(_COLUMNS, cells, empty="no upstreams are configured")
+
+
+@click.group()
+def upstreams() -> None:
+    """Look at the inference servers behind the gate."""
+
+
+@upstreams.command(name="list")
+@json_option
+@pass_session
+def list_upstreams(session: Session, as_json: bool) -> None:
+    """List the upstreams with health, seats and queue."""
+    rows = session.client.ask(protocol.UPSTREAMS_LIST, Nothing())
+    if as_json:
+        print_json(rows)
+    else:
+        upstream_table(rows)
+
+
+_name = click.argument("name", shell_complete=completes(protocol.UPSTREAMS_LIST, Nothing(), "name"))
+
+
+@upstreams.command()
+@_name
+@click.option("--set", "set_seats", is_flag=True, help="Set the seats to what was found, without asking.")
+@json_option
+@pass_session
+def probe(session: Session, name: str, set_seats: bool, as_json: bool) -> None:
+    """Find out with tiny generations how many requests an upstream really runs at once, and offer to set it."""
+    answer = session.client.ask(protocol.UPSTREAMS_PROBE, UpstreamTarget(name))
+    if not as_json:
+        pairs = [("upstream", answer.name), ("model", answer.model), ("runs at once", answer.measured)]
+        click.echo(fields([*pairs, ("seats", answer.seats)]), nl=False)
+    if answer.measured != answer.seats and (set_seats or _wanted(answer, as_json)):
+        row = session.client.ask(protocol.UPSTREAMS_SEATS, UpstreamsSeats(name, answer.measured))
+        answer.seats = row.seats
+        say(f"{name} has {row.seats} seats now")
+    if as_json:
+        print_json(answer)
+
+
+def _wanted(answer: ProbeResult, as_json: bool) -> bool:
+    if as_json or not sys.stdin.isatty():
+        say(f"to use what was found: gatelodge upstreams probe {answer.name} --set")
+        return False
+    return click.confirm(f"Set the seats of {answer.name} to {answer.measured}?", default=False, err=True)
+
+
+@upstreams.command()
+@_name
+@click.argument("number", type=click.IntRange(1, 4096))
+@json_option
+@pass_session
+def seats(session: Session, name: str, number: int, as_json: bool) -> None:
+    """Say how many requests an upstream may run at once; further ones wait in line."""
+    row = session.client.ask(protocol.UPSTREAMS_SEATS, UpstreamsSeats(name, number))
+    if as_json:
+        print_json(row)
+    else:
+        say(f"{row.name} has {row.seats} seats now")
