@@ -1,0 +1,223 @@
+"""Reads what an OpenAI upstream streams (chat completions and completions) into pieces of no dialect.
+
+Rule: a tool call comes out whole, when its arguments are; usage and timings are taken wherever they stand (OpenAI: a
+chunk of their own; llama.cpp: the last one). The stream ends with `[DONE]` and with nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from common.errors import UpstreamFailed
+from daemon.dialects.lines import SseReader
+from daemon.dialects.pieces import Ending, Piece, ToolCall
+from daemon.dialects.translator import MAX_WHOLE, UpstreamGarbled, UpstreamTruncated, said
+
+
+class _Function(msgspec.Struct, gc=False):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class _ToolDelta(msgspec.Struct, gc=False):
+    index: int | None = None
+    id: str | None = None
+    function: _Function | None = None
+
+
+class _Delta(msgspec.Struct, gc=False):
+    content: str | None = None
+    refusal: str | None = None
+    reasoning_content: str | None = None  # llama.cpp, vLLM, DeepSeek
+    reasoning: str | None = None  # others, and vLLM of late
+    tool_calls: list[_ToolDelta] | None = None
+
+
+class _Choice(msgspec.Struct, gc=False):
+    index: int = 0
+    delta: _Delta | None = None
+    text: str | None = None  # completions
+    finish_reason: str | None = None
+    logprobs: dict[str, Any] | None = None
+
+
+class _Usage(msgspec.Struct, gc=False):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+class _Timings(msgspec.Struct, gc=False):
+    prompt_ms: float | None = None
+    predicted_ms: float | None = None
+
+
+class _Chunk(msgspec.Struct, gc=False):
+    choices: list[_Choice] | None = None
+    usage: _Usage | None = None
+    timings: _Timings | None = None
+    error: Any = None
+
+
+_read_chunk = msgspec.json.Decoder(_Chunk).decode
+
+
+class OpenAiStream:
+    """Bytes of server-sent events in, pieces out. `ending` is filled as the stream tells it."""
+
+    def __init__(self) -> None:
+        self.ending = Ending()
+        self.finished = False
+        self._events = SseReader()
+        self._calls = _ToolCalls()
+        self._failure: UpstreamFailed | None = None
+
+    def feed(self, data: bytes) -> list[Piece]:
+        """The pieces that `data` completes. UpstreamSaid, UpstreamGarbled; after good pieces by the next call."""
+        if self._failure is not None:
+            raise self._failure
+        pieces: list[Piece] = []
+        try:
+            for _, event in self._events.feed(data):
+                self._take(event, pieces)
+        except UpstreamFailed as failure:
+            self._failure = failure
+            if not pieces:
+                raise
+        return pieces
+
+    def end(self) -> list[Piece]:
+        """At the upstream's end: what its last bytes bring. UpstreamTruncated where `[DONE]` never came."""
+        if self._failure is not None:
+            raise self._failure
+        pieces: list[Piece] = []
+        try:
+            for _, event in self._events.end():
+                self._take(event, pieces)
+        except UpstreamGarbled as error:
+            raise UpstreamTruncated("the upstream's answer ended within an event") from error
+        if not self.finished:
+            raise UpstreamTruncated("the upstream's answer ended before its last event")
+        return pieces
+
+    def _take(self, event: bytes, pieces: list[Piece]) -> None:
+        if event == b"[DONE]":
+            if not self.finished and (calls := self._calls.whole(cut_off=False)):
+                pieces.append(Piece("", tool_calls=calls))  # of a server that named no reason to finish
+            self.finished = True
+            return
+        if self.finished:
+            raise UpstreamGarbled("the upstream's answer goes on after its end")
+        try:
+            chunk = _read_chunk(event)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise UpstreamGarbled(f"the upstream sent an event that is not OpenAI's: {error}") from error
+        if chunk.error is not None:
+            code = chunk.error.get("code") if isinstance(chunk.error, dict) else None
+            raise said({"error": chunk.error}, code)
+        self._note(chunk)
+        for choice in chunk.choices or ():
+            if choice.index == 0:
+                piece = self._piece(choice)
+                if piece is not None:
+                    pieces.append(piece)
+
+    def _note(self, chunk: _Chunk) -> None:
+        if chunk.usage is not None:
+            self.ending.tokens_in = chunk.usage.prompt_tokens
+            self.ending.tokens_out = chunk.usage.completion_tokens
+        if chunk.timings is not None:
+            self.ending.prefill_ns = _nanoseconds(chunk.timings.prompt_ms)
+            self.ending.generation_ns = _nanoseconds(chunk.timings.predicted_ms)
+
+    def _piece(self, choice: _Choice) -> Piece | None:
+        """What a choice brings; None where it brings nothing, as the first chunk, which names the role."""
+        content, thinking = choice.text or "", ""
+        if (delta := choice.delta) is not None:
+            content = delta.content or delta.refusal or content
+            thinking = delta.reasoning_content or delta.reasoning or ""
+            for call in delta.tool_calls or ():
+                self._calls.add(call)
+        calls: list[ToolCall] = []
+        if choice.finish_reason is not None:
+            self.ending.reason = choice.finish_reason
+            calls = self._calls.whole(cut_off=choice.finish_reason == "length")
+        logprobs = _logprobs(choice.logprobs) if choice.logprobs else []
+        if not (content or thinking or calls or logprobs):
+            return None
+        return Piece(content, thinking, calls, logprobs)
+
+
+class _ToolCalls:
+    """Tool calls that come in deltas: an index, once an id and a name, and the arguments' JSON text in parts."""
+
+    def __init__(self) -> None:
+        self._slots: list[_ToolDelta] = []
+        self._arguments: list[list[str]] = []
+        self._size = 0
+
+    def add(self, delta: _ToolDelta) -> None:
+        function = delta.function or _Function()
+        slot = self._slot(delta)
+        if slot is None:
+            slot = len(self._slots)
+            self._slots.append(_ToolDelta(delta.index, delta.id, _Function(function.name)))
+            self._arguments.append([])
+        self._arguments[slot].append(function.arguments or "")
+        self._size += len(function.arguments or "") + 1
+        if self._size > MAX_WHOLE:
+            raise UpstreamGarbled("the upstream's tool calls are longer than anything sensible")
+
+    def whole(self, *, cut_off: bool) -> list[ToolCall]:
+        """The calls so far, which are forgotten. One whose arguments the answer's length cut off is none."""
+        calls = []
+        for number, (slot, parts) in enumerate(zip(self._slots, self._arguments, strict=True)):
+            function = slot.function or _Function()
+            try:
+                arguments = msgspec.json.decode("".join(parts) or "{}", type=dict[str, Any] | None) or {}
+            except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+                if cut_off:
+                    continue
+                raise UpstreamGarbled(
+                    f"the arguments of the upstream's tool call are not an object: {error}"
+                ) from error
+            calls.append(ToolCall(number, slot.id or "", function.name or "", arguments))
+        self._slots, self._arguments, self._size = [], [], 0
+        return calls
+
+    def _slot(self, delta: _ToolDelta) -> int | None:
+        """The call that a delta goes on with. Some servers leave the index out, or give each call the same."""
+        for number in range(len(self._slots) - 1, -1, -1):
+            known = self._slots[number]
+            if delta.id and known.id and delta.id != known.id:
+                continue
+            if delta.index is None or delta.index == known.index:
+                return number
+        return None
+
+
+def _nanoseconds(milliseconds: float | None) -> int | None:
+    return None if milliseconds is None else round(milliseconds * 1_000_000)
+
+
+def _logprobs(logprobs: dict[str, Any]) -> list[dict[str, Any]]:
+    """Log probabilities in Ollama's shape, which is OpenAI's of chat completions; completions have an older one."""
+    try:
+        if isinstance(logprobs.get("content"), list):
+            return [_token(each) for each in logprobs["content"]]
+        tokens, values = logprobs.get("tokens") or [], logprobs.get("token_logprobs") or []
+        tops = logprobs.get("top_logprobs") or [None] * len(tokens)
+        return [
+            {"token": token, "logprob": value}
+            | ({"top_logprobs": [{"token": other, "logprob": p} for other, p in top.items()]} if top else {})
+            for token, value, top in zip(tokens, values, tops, strict=True)
+        ]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UpstreamGarbled("the upstream's log probabilities are not OpenAI's") from error
+
+
+def _token(entry: dict[str, Any]) -> dict[str, Any]:
+    token = {name: entry[name] for name in ("token", "logprob", "bytes") if entry.get(name) is not None}
+    top = entry.get("top_logprobs")
+    return token | ({"top_logprobs": [_token(each) for each in top]} if top else {})
