@@ -101,6 +101,7 @@ class Database:
         self._waiting: list[_Waiting] = []
         self._pending_jobs = 0
         self._pending_bytes = 0
+        self._batch_since: float | None = None
         self._wake = asyncio.Event()
         self._closing = False
         self._broken = ""
@@ -184,6 +185,10 @@ class Database:
         """Writes that are queued or under way."""
         return self._pending_jobs
 
+    def stalled_for(self) -> float:
+        """Seconds that the running commit has taken so far; 0 where none is running."""
+        return 0.0 if self._batch_since is None else time.monotonic() - self._batch_since
+
     async def _write_batches(self) -> None:
         while self._waiting or not self._closing:
             if not self._waiting:
@@ -191,7 +196,7 @@ class Database:
                 await self._wake.wait()
                 continue
             batch, self._waiting = self._waiting, []
-            started = time.perf_counter()
+            started = self._batch_since = time.monotonic()
             try:
                 outcomes = await self._writer.run(partial(_commit, [each.run for each in batch], self.clock))
             except StoreFailed as failure:
@@ -200,7 +205,8 @@ class Database:
             else:
                 self.commits += 1
                 self.jobs_done += len(batch)
-            self.seconds_writing += time.perf_counter() - started
+            self._batch_since = None
+            self.seconds_writing += time.monotonic() - started
             for waiting, (result, error) in zip(batch, outcomes, strict=True):
                 self._pending_jobs -= 1
                 self._pending_bytes -= waiting.size

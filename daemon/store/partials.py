@@ -1,0 +1,32 @@
+"""Running answers, set down piece by piece: what a crash leaves of them. Gone once the answer is whole."""
+
+from __future__ import annotations
+
+import sqlite3
+import zlib
+from contextlib import suppress
+
+_FAST = 1  # what lies here lives for seconds
+
+
+def keep_segment(conn: sqlite3.Connection, request_id: str, data: bytes) -> None:
+    """Append bytes that the client of a running exchange was sent. What is no longer running is not kept."""
+    conn.execute(
+        "INSERT INTO partial (request_id, n, data)"
+        " SELECT u.request_id, 1 + COALESCE((SELECT MAX(n) FROM partial WHERE request_id = u.request_id), 0), ?"
+        " FROM unfinished u WHERE u.request_id = ?",
+        (zlib.compress(data, _FAST), request_id),
+    )
+
+
+def take_segments(conn: sqlite3.Connection, request_id: str) -> list[bytes]:
+    """Remove and return what was kept of an answer, in order; a segment that the disk damaged is left out."""
+    rows = conn.execute("SELECT data FROM partial WHERE request_id = ? ORDER BY n", (request_id,)).fetchall()
+    if rows:
+        conn.execute("DELETE FROM partial WHERE request_id = ?", (request_id,))
+    segments = []
+    for (data,) in rows:
+        # Recovery must come through, whatever lies here: a start that fails on one row would fail for ever.
+        with suppress(zlib.error):
+            segments.append(zlib.decompress(data))
+    return segments
