@@ -1,6 +1,6 @@
 """Copies of this checkout, as a person has them after cloning it, and terminals to type `./run` into.
 
-`Checkout.real` copies what git tracks. `Checkout.sketch` has the real `./run` and nothing else that is real: tiny
+`Checkout.real` is the whole tree. `Checkout.sketch` has the real `./run` and nothing else that is real: tiny
 locks, a tiny package index, and programs that print how they were called; it tries the script in seconds, offline.
 """
 
@@ -38,12 +38,9 @@ class Checkout:
 
     @classmethod
     def real(cls, root: Path) -> Checkout:
-        """A fresh copy of the tracked tree."""
-        names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
-        for name in filter(None, names.decode().split("\0")):
-            if (ROOT / name).is_file():
-                (root / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(ROOT / name, root / name)
+        """A copy of this checkout without what git ignores; git itself need not be installed."""
+        ignored = (line.strip("/") for line in (ROOT / ".gitignore").read_text().splitlines())
+        shutil.copytree(ROOT, root, symlinks=True, ignore=shutil.ignore_patterns(".git", *ignored))
         return cls(root)
 
     @classmethod
