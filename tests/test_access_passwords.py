@@ -12,6 +12,7 @@ import pytest
 from common.errors import BadRequest, Unavailable
 from daemon.access import passwords
 from daemon.access.passwords import PasswordPool, check_new_password, is_common, one_time_password
+from daemon.config import Passwords
 from tests.rigs.common_passwords import common_passwords
 from tests.rigs.until import until
 
@@ -70,7 +71,7 @@ async def test_hashes_that_share_a_salt_show_equal_passwords_only(pool: Password
 
 async def test_a_hash_of_another_cost_is_outdated(pool: PasswordPool) -> None:
     """P7: raising the parameters shows at the next login."""
-    stronger = PasswordPool(time=3)
+    stronger = PasswordPool(Passwords(time=3))
     try:
         stored = await pool.hash("some password")
         assert not pool.is_outdated(stored)

@@ -25,31 +25,31 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from argon2.low_level import ARGON2_VERSION, hash_secret, verify_secret
 
 from common.errors import BadRequest, Unavailable
+from daemon.config import Passwords
 
 T = TypeVar("T")
 
 SHORTEST, LONGEST = 8, 128  # characters (code points after NFKC)
 _SALT_BYTES, _HASH_BYTES = 16, 32
+_USUAL_COST = Passwords()
 
 
 class PasswordPool:
     """argon2id in `threads` threads, with at most `waiting` computations in line; a further one is Unavailable.
 
-    `memory_kib`, `time` and `parallelism` are the cost of new hashes (security.md P1). Cancelling a caller does not
-    stop a computation that runs, and its thread counts as taken until it is done.
+    `cost` is that of new hashes (security.md P1). Cancelling a caller does not stop a computation that runs, and its
+    thread counts as taken until it is done.
     """
 
-    def __init__(
-        self, *, memory_kib: int = 19 * 1024, time: int = 2, parallelism: int = 1, threads: int = 2, waiting: int = 32
-    ) -> None:
+    def __init__(self, cost: Passwords = _USUAL_COST, *, threads: int = 2, waiting: int = 32) -> None:
         self._cost = Parameters(
             type=Type.ID,
             version=ARGON2_VERSION,
             salt_len=_SALT_BYTES,
             hash_len=_HASH_BYTES,
-            time_cost=time,
-            memory_cost=memory_kib,
-            parallelism=parallelism,
+            time_cost=cost.time,
+            memory_cost=cost.memory_kib,
+            parallelism=cost.parallelism,
         )
         self._most = threads + waiting
         self._executor = ThreadPoolExecutor(threads, "argon2", initializer=_give_way)

@@ -169,7 +169,7 @@ def exchanges_beyond_export(conn: sqlite3.Connection, user_id: int) -> str | Non
 
 
 def bury(conn: sqlite3.Connection, user_id: int, now_us: int) -> None:
-    """Erase the user's credentials and bodies, and leave a tombstone. The journal is not touched."""
+    """Erase the user's credentials and leave a tombstone. Bodies and the record of it: `append_user_deletion`."""
     conn.execute(
         "UPDATE users SET email = ?, status = 'disabled', password_hash = NULL, one_time_hash = NULL,"
         " one_time_expires_us = NULL, body_key = NULL, notes = '', epoch = epoch + 1, version = version + 1,"
@@ -181,10 +181,6 @@ def bury(conn: sqlite3.Connection, user_id: int, now_us: int) -> None:
         "DELETE FROM refresh_tokens WHERE family_id IN (SELECT id FROM refresh_families WHERE user_id = ?)", (user_id,)
     )
     conn.execute("DELETE FROM refresh_families WHERE user_id = ?", (user_id,))
-    # The commitments stay, they are part of the chain; without salt and data they tell nothing.
-    conn.execute(
-        "UPDATE parts SET lookup = NULL, salt = NULL, data = NULL, size = 0, checksum = 0 WHERE user_id = ?", (user_id,)
-    )
 
 
 def _user(row: tuple[Any, ...]) -> User:

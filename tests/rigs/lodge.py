@@ -1,0 +1,106 @@
+"""Identity without a gate: the real store, directory, sessions and accounts, on a clock that tests move.
+
+async with lodge(tmp_path) as it:
+    ana = await it.person("ana@example.org", "a good password")
+    issued = await it.accounts.login("ana@example.org", "a good password", "10.0.0.1")
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tornado.httputil import HTTPHeaders
+
+from daemon import config as configuration
+from daemon.access.accounts import Accounts
+from daemon.access.actor import Actor
+from daemon.access.directory import Change, Cut, Directory, User
+from daemon.access.identity import Access, Caller
+from daemon.access.passwords import PasswordPool
+from daemon.access.sessions import Sessions
+from daemon.store.database import Database
+from tests.rigs.traffic import MovedClock
+
+ADMIN = Actor(uid=0, name="root", via="socket")
+SECOND = 1_000_000
+HERE = "10.0.0.1"
+
+
+@dataclass
+class Lodge:
+    """The parts, and every event that the directory told."""
+
+    clock: MovedClock
+    database: Database
+    passwords: PasswordPool
+    directory: Directory
+    sessions: Sessions
+    accounts: Accounts
+    access: Access
+    data: Path
+    events: list[Change | Cut] = field(default_factory=list)
+
+    @property
+    def cuts(self) -> list[Cut]:
+        return [event for event in self.events if isinstance(event, Cut)]
+
+    async def person(self, email: str, password: str) -> User:
+        """An active user with a password of their own."""
+        user, one_time = await self.directory.add_user(ADMIN, email)
+        assert one_time is not None
+        await self.accounts.change_password(email, one_time, password, HERE)
+        return self.directory.users[user.id]
+
+    def bearer(self, credential: str, address: str = HERE, **more: Any) -> Caller:
+        """Who `Authorization: Bearer credential` is taken for."""
+        return self.access.identify(HTTPHeaders({"Authorization": f"Bearer {credential}"}), address=address, **more)
+
+    async def audit(self) -> list[dict[str, Any]]:
+        """The records of changes, oldest first."""
+
+        def read(conn: sqlite3.Connection) -> list[dict[str, Any]]:
+            rows = conn.execute("SELECT detail FROM journal WHERE event = 'admin' ORDER BY seq")
+            return [json.loads(row[0]) for row in rows]
+
+        return await self.database.read(read)
+
+    async def query(self, sql: str, *values: Any) -> list[Any]:
+        """Rows of the store as it is."""
+        return await self.database.read(lambda conn: conn.execute(sql, values).fetchall())
+
+
+@asynccontextmanager
+async def lodge(tmp_path: Path, *, clock: MovedClock | None = None, **flags: Any) -> AsyncIterator[Lodge]:
+    """The parts over the store in `tmp_path`; `flags` are dotted configuration keys with `__` for the dot."""
+    given = {key.replace("__", "."): value for key, value in flags.items()}
+    config = configuration.load(environment={}, flags={"storage.data": str(tmp_path)} | given)
+    clock = clock or MovedClock()
+    database = await Database.open(tmp_path / "gatelodge.db", clock=clock)
+    passwords = PasswordPool(config.passwords)
+    directory = await Directory.load(database, clock, passwords)
+    sessions = await Sessions.load(database, clock, directory, config, tmp_path / "secrets")
+    accounts = Accounts(
+        database,
+        clock,
+        directory=directory,
+        sessions=sessions,
+        passwords=passwords,
+        registration=config.registration,
+    )
+    await accounts.take_up()
+    access = Access(directory, sessions, clock)
+    it = Lodge(clock, database, passwords, directory, sessions, accounts, access, tmp_path)
+    directory.listeners.append(it.events.append)
+    try:
+        yield it
+    finally:
+        await sessions.close()
+        await directory.close()
+        passwords.close()
+        await database.close()
