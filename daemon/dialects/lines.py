@@ -85,7 +85,10 @@ class SseReader:
     def feed(self, data: bytes) -> list[Event]:
         """The events that `data` completes."""
         if data.endswith(b"\n\n") and data.startswith(b"data: ") and self._between_events() and b"\r" not in data:
-            # As nearly every upstream sends them: whole events of one line each.
+            # As nearly every upstream sends them: whole events of one line each, and mostly one at a time.
+            if data.count(b"\n") == 2:
+                self._at_start = False
+                return [Event(b"", data[6:-2])]
             blocks = data[:-2].split(b"\n\n")
             if all(block.startswith(b"data: ") and b"\n" not in block for block in blocks):
                 self._at_start = False
