@@ -94,7 +94,10 @@ async def test_a_terminals_ctrl_c_does_not_reach_it(engine: Engine) -> None:
 
 @pytest.mark.engine
 async def test_it_dies_with_a_daemon_that_is_killed(engine_files: EngineFiles, tmp_path: Path) -> None:
-    """kill -9 of the process that started it ends the engine as well: the kernel sees to it."""
+    """kill -9 of the process that started it ends the engine as well: the kernel sees to it.
+
+    The engine is halted meanwhile, so that it cannot notice by itself.
+    """
     daemon = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", _DAEMON, str(engine_files.site), str(engine_files.model), str(tmp_path / "log")),
         stdout=asyncio.subprocess.PIPE,
@@ -103,6 +106,7 @@ async def test_it_dies_with_a_daemon_that_is_killed(engine_files: EngineFiles, t
     assert daemon.stdout is not None
     pid = int(await daemon.stdout.readline())
     assert alive(pid)
+    os.kill(pid, signal.SIGSTOP)
     daemon.kill()
     await daemon.wait()
     await until(lambda: not alive(pid))
