@@ -609,7 +609,7 @@ class VerifyReport(Message):
 
 # -- the watch stream -------------------------------------------------------------------------------------------------
 
-Kind = Literal["live", "user", "key", "upstream"]
+Kind = Literal["live", "user", "registration", "key", "upstream"]
 
 
 class Totals(Message):
@@ -622,14 +622,14 @@ class Totals(Message):
 
 
 class Named(Message):
-    """Which row: its kind, and its id (request_id, user id or registration code, key id, upstream name)."""
+    """Which row: its kind, and its id (request_id, user id, registration code, key id, upstream name)."""
 
     kind: Kind
     id: str
 
 
 class Changed(Named):
-    """A row as it is now; a LiveRow, UserRow, KeyRow or UpstreamRow by its kind."""
+    """A row as it is now; by its kind a LiveRow, UserRow, KeyRow or UpstreamRow (a registration's is a UserRow)."""
 
     row: msgspec.Raw
 
@@ -685,7 +685,7 @@ A = TypeVar("A")
 class Verb(Generic[Q, A]):
     """One verb. `answer` is the document's type, or of many items each one's; `changes` marks those that change."""
 
-    path: str
+    name: str  # and its path on the socket
     request: type[Q]
     answer: type[A]
     form: Literal["one", "many", "raw"] = "one"

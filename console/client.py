@@ -125,7 +125,7 @@ class Client:
         headers = {"Content-Type": "application/json", VERSION_HEADER: str(PROTOCOL_VERSION)}
         try:
             with _talking(self.path):
-                connection.request("POST", f"/{verb.path}", msgspec.json.encode(request), headers)
+                connection.request("POST", f"/{verb.name}", msgspec.json.encode(request), headers)
                 response = connection.getresponse()
                 if response.status != 200:
                     raise _refusal(response)

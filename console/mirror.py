@@ -5,7 +5,7 @@ Rule: foreign text is cleaned here, where it is decoded (T1), so that nothing be
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
@@ -25,7 +25,7 @@ class Mirror:
     def __init__(self) -> None:
         self.boot_id = ""
         self.seq = -1
-        self.rows: dict[Kind, dict[str, Row]] = {"live": {}, "user": {}, "key": {}, "upstream": {}}
+        self.rows: dict[Kind, dict[str, Row]] = {kind: {} for kind in get_args(Kind)}
         self.totals = Totals(running=0, seats=0, queued=0, oldest_queued=None)
 
     def apply(self, message: Message) -> bool:

@@ -9,13 +9,13 @@ from common.protocol import VERBS, Batch, Changed, Goodbye, Heartbeat, Hello, Li
 
 def test_every_verb_has_a_path_of_its_own() -> None:
     """The table of verbs names each once, and nothing that is a verb is missing from it."""
-    paths = [verb.path for verb in VERBS]
+    paths = [verb.name for verb in VERBS]
     assert len(paths) == len(set(paths))
     assert {"status", "users/approve", "keys/issue", "limits/set", "cancel", "audit/verify"} <= set(paths)
     assert len(paths) >= 30
 
 
-@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.path)
+@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
 def test_a_misspelt_field_of_a_question_is_an_error(verb: protocol.Verb[protocol.Request, object]) -> None:
     """A field that the verb does not know is never ignored: a misspelt `expires` must not issue an eternal key."""
     known = {
