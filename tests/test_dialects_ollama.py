@@ -155,6 +155,17 @@ def test_an_error_in_the_stream_is_raised_after_what_was_good(stream: bool, end:
         assert caught.value.status == 400
 
 
+def test_nothing_is_sent_after_an_error():
+    """Lines that follow one, in its piece or a later one, are not passed off as an answer."""
+    error, more = b'{"error":"broke"}\n', lines(piece("more"))
+    for chunks in ([error + more], [more + error, more], [more + error + more, more]):
+        translator, sent = over_ollama(chat()), b""
+        with pytest.raises(UpstreamSaid, match="broke"):
+            for chunk in chunks:
+                sent += translator.feed(chunk)
+        assert sent == (more if len(chunks) > 1 else b"")
+
+
 def test_a_real_error_of_ollama_comes_before_any_byte():
     """Ollama answers a wrong format with 200 and an error as its only line."""
     translator = over_ollama(chat())

@@ -145,10 +145,10 @@ def test_tools_and_their_calls_are_translated():
     asked = [
         *HELLO,
         {"role": "assistant", "content": "", "thinking": "I look.", "tool_calls": calls},
+        {"role": "tool", "content": "?", "tool_call_id": "call_elsewhere"},
         {"role": "tool", "content": "12:00", "tool_name": "time"},
         {"role": "tool", "content": "rain", "tool_name": "weather"},
         {"role": "tool", "content": "snow"},
-        {"role": "tool", "content": "?", "tool_call_id": "call_elsewhere"},
         {"role": "tool", "content": "??"},
     ]
     document = sent(chat(messages=asked, tools=[TOOL, {"function": {"name": "f"}}]))
@@ -161,7 +161,7 @@ def test_tools_and_their_calls_are_translated():
         ("call_2", "function", {"name": "weather", "arguments": '{"city":"Ulm"}'}),
     ]
     assert [message["tool_call_id"] for message in document["messages"][2:]] == [
-        "call_own", "call_0", "call_2", "call_elsewhere", "call_unknown"
+        "call_elsewhere", "call_own", "call_0", "call_2", "call_unknown"
     ]  # fmt: skip
 
 
@@ -344,6 +344,10 @@ CALL_STREAMS = {
     ],
     "whole, without indices": [
         call(None, "a", "weather", '{"city":"Z\\"ü\\"rich","days":[1,2]}'), call(None, "b", "time", ""),
+    ],
+    "only the first delta with an index": [
+        call(0, "a", "weather", '{"city":"Z\\"ü\\"rich",'), call(None, None, None, '"days":[1,2]}'),
+        call(1, "b", "time", "{"), call(None, None, None, "}"),
     ],
     "all with the same index": [
         call(0, "a", "weather", '{"city":"Z\\"ü\\"rich",'), call(0, "a", None, '"days":[1,2]}'),
