@@ -91,28 +91,19 @@ def text_of(message: Any) -> str:
     return ""
 
 
-def response_of(answer: bytes) -> str:
+def response_of(answer: Any) -> str:
     """What was answered, as text: the message's content; of an answer that is no message, its JSON."""
-    document = _read(answer)
-    if isinstance(document, dict) and "role" in document:
-        return text_of(document)
-    return answer.decode("utf-8", "replace")
+    if isinstance(answer, dict) and "role" in answer:
+        return text_of(answer)
+    return answer if isinstance(answer, str) else _encode(answer).decode()
 
 
 def value_of(part: bytes) -> Any:
     """The JSON value of a part; as text where it is none (an embedding that was cut off)."""
-    value = _read(part)
-    return part.decode("utf-8", "replace") if value is _NO_JSON else value
-
-
-_NO_JSON = object()
-
-
-def _read(text: bytes) -> Any:
     try:
-        return _decode(text)
+        return _decode(part)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return _NO_JSON
+        return part.decode("utf-8", "replace")
 
 
 def _message(message: Any) -> bytes:

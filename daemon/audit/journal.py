@@ -19,13 +19,16 @@ from typing import NamedTuple
 import msgspec
 
 from common.errors import Unavailable
+from common.protocol import VerifyReport
 from daemon.audit import records
 from daemon.audit.answers import answer_texts
 from daemon.audit.chain import Record, checkpoint_message
+from daemon.audit.child import spawn_reader
 from daemon.audit.documents import split_request, weight
 from daemon.audit.recovery import close_crashed
 from daemon.audit.refusals import Refusals
 from daemon.audit.sealing import Sealer
+from daemon.audit.verify import Expectation
 from daemon.clock import Clock
 from daemon.exchange import EndState, Exchange
 from daemon.store.bodies import Ahead, keep_body, prepare_body
@@ -205,6 +208,17 @@ class Journal:
         if sealed is not None:
             log.info("audit checkpoint %d:%s signed by %s", sealed.seq, sealed.hash.hex(), sealed.kid)
         return sealed
+
+    async def verify(self, expect: str | None = None) -> VerifyReport:
+        """Look at the whole journal, in a child process. `expect`: SEQ:HASH, as the log of checkpoints has it."""
+        if expect is not None:
+            Expectation.read(expect)
+        if (await self._database.read(unsealed)).has_deletion:
+            await self.checkpoint()  # else the bodies that it erased would look stolen
+        arguments = {"database": str(self._database.path), "keys": str(self._sealer.folder), "expect": expect}
+        async with spawn_reader("verify", arguments) as output:
+            report = await output.read()
+        return msgspec.json.decode(report, type=VerifyReport)
 
     async def _catch_up(self, refusals: list[Record]) -> None:
         for request_id, end in list(self._unclosed.items()):

@@ -23,7 +23,8 @@ from common.errors import StartError
 class Sealer:
     """Signs checkpoints."""
 
-    def __init__(self, key: Ed25519PrivateKey) -> None:
+    def __init__(self, key: Ed25519PrivateKey, folder: Path) -> None:
+        self.folder = folder  # where verify finds the public half
         self._key = key
         self.kid = kid_of(key.public_key())
 
@@ -33,13 +34,13 @@ class Sealer:
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             files = sorted(folder.glob("*.key"), key=lambda file: file.stat().st_mtime_ns)
-            return cls(_private(files[-1].read_bytes(), files[-1])) if files else cls._created(folder)
+            return cls(_private(files[-1]), folder) if files else cls._created(folder)
         except OSError as error:
             raise StartError(f"cannot use the audit's signing key in {folder}: {error.strerror}") from error
 
     @classmethod
     def _created(cls, folder: Path) -> Sealer:
-        sealer = cls(Ed25519PrivateKey.generate())
+        sealer = cls(Ed25519PrivateKey.generate(), folder)
         public = sealer._key.public_key().public_bytes(
             serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
         )
@@ -90,9 +91,9 @@ def kid_of(key: Ed25519PublicKey) -> str:
     return hashlib.sha256(key.public_bytes_raw()).hexdigest()[:16]
 
 
-def _private(text: bytes, file: Path) -> Ed25519PrivateKey:
+def _private(file: Path) -> Ed25519PrivateKey:
     try:
-        key = serialization.load_pem_private_key(text, password=None)
+        key = serialization.load_pem_private_key(file.read_bytes(), password=None)
     except ValueError as error:
         raise StartError(f"{file} is no private key: restore it from a backup") from error
     if not isinstance(key, Ed25519PrivateKey):

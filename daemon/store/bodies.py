@@ -107,6 +107,8 @@ def pack(text: bytes) -> Packed:
 
 def unpack(size: int, compressed: int, data: bytes) -> bytes:
     """The text of a part; DamagedBody where it is not one whole text of that size."""
+    if type(data) is not bytes or type(size) is not int:
+        raise DamagedBody("not of the type that was stored")
     if not compressed:
         text = data
     else:

@@ -249,6 +249,8 @@ class Database:
 def connect_to_read(path: Path) -> sqlite3.Connection:
     """A connection that cannot write, for the readers here and for the child processes of `daemon/audit`."""
     conn = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=BUSY_PATIENCE)
+    # A damaged text is shown as far as it goes; only `audit verify` must tell every byte.
+    conn.text_factory = lambda text: text.decode("utf-8", "replace")
     conn.execute("PRAGMA query_only = ON")
     conn.execute("PRAGMA cache_size = -2048")
     conn.execute("PRAGMA temp_store = MEMORY")

@@ -149,7 +149,7 @@ CREATE UNIQUE INDEX journal_end ON journal (opened_seq) WHERE event = 'closed';
 CREATE INDEX journal_received ON journal (received_us, seq) WHERE event IN ('opened', 'refused');
 CREATE INDEX journal_user ON journal (user_id, received_us, seq) WHERE event IN ('opened', 'refused');
 CREATE INDEX journal_model ON journal (model, received_us, seq) WHERE event IN ('opened', 'refused');
-CREATE INDEX journal_state ON journal (state, received_us, opened_seq) WHERE event = 'closed';
+CREATE INDEX journal_state ON journal (state, received_us, seq) WHERE state IS NOT NULL;
 CREATE INDEX journal_user_end ON journal (user_id, seq) WHERE event = 'closed';
 
 -- What is opened and not closed: a row lives exactly as long as its exchange. Recovery reads it instead of the journal.
