@@ -18,3 +18,11 @@ __all__ = ["engine", "engine_files", "ollama_files", "real_ollama"]
 def pytest_configure(config: pytest.Config) -> None:
     """Let the rule about skips watch this run."""
     config.pluginmanager.register(SkipPolicy(ALLOWED.read_text(encoding="utf-8")))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The first run ever downloads engines, which a slow line may take longer for than a test has."""
+    downloads = {"engine_files", "ollama_files"}
+    for item in items:
+        if downloads & set(getattr(item, "fixturenames", ())) and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(900))

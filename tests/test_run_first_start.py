@@ -108,7 +108,7 @@ def no_ollama_here() -> None:
 
 
 @pytest.mark.engine
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 class TestTheFirstFiveMinutes:
     """One checkout from its first start on; each test goes on where the one before has ended."""
 
