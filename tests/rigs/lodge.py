@@ -12,10 +12,14 @@ import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import httpx
 from tornado.httputil import HTTPHeaders
+from tornado.web import Application
 
 from daemon import config as configuration
 from daemon.access.accounts import Accounts
@@ -24,7 +28,12 @@ from daemon.access.directory import Change, Cut, Directory, User
 from daemon.access.identity import Access, Caller
 from daemon.access.passwords import PasswordPool
 from daemon.access.sessions import Sessions
+from daemon.config import Config
 from daemon.store.database import Database
+from daemon.traffic.windows import AddressBound
+from daemon.web import accounts, tokens
+from daemon.web.base import UnknownRoute
+from daemon.web.server import GateServer, listen
 from tests.rigs.traffic import MovedClock
 
 ADMIN = Actor(uid=0, name="root", via="socket")
@@ -44,6 +53,7 @@ class Lodge:
     accounts: Accounts
     access: Access
     data: Path
+    config: Config
     events: list[Change | Cut] = field(default_factory=list)
 
     @property
@@ -95,7 +105,7 @@ async def lodge(tmp_path: Path, *, clock: MovedClock | None = None, **flags: Any
     )
     await accounts.take_up()
     access = Access(directory, sessions, clock)
-    it = Lodge(clock, database, passwords, directory, sessions, accounts, access, tmp_path)
+    it = Lodge(clock, database, passwords, directory, sessions, accounts, access, tmp_path, config)
     directory.listeners.append(it.events.append)
     try:
         yield it
@@ -104,3 +114,31 @@ async def lodge(tmp_path: Path, *, clock: MovedClock | None = None, **flags: Any
         await directory.close()
         passwords.close()
         await database.close()
+
+
+@asynccontextmanager
+async def served(it: Lodge) -> AsyncIterator[httpx.AsyncClient]:
+    """The lodge's own routes on the gate's own server, and an independent client of it."""
+    house = SimpleNamespace(
+        config=it.config,
+        clock=it.clock,
+        directory=it.directory,
+        sessions=it.sessions,
+        accounts=it.accounts,
+        access=it.access,
+        admission=SimpleNamespace(address_bound=AddressBound(it.clock, max_requests=100_000)),
+        stopping=False,
+        trusted_proxies=[ip_network(text) for text in it.config.server.trusted_proxies],
+        begin_answer=lambda: None,
+        end_answer=lambda: None,
+    )
+    routes = [(pattern, handler, {"house": house}) for pattern, handler in (*accounts.ROUTES, *tokens.ROUTES)]
+    face = Application(routes, default_handler_class=UnknownRoute, default_handler_args={"house": house})
+    server = GateServer(face, config=it.config)
+    port = listen(server, "127.0.0.1", 0)
+    try:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as http:
+            yield http
+    finally:
+        server.stop()
+        await server.close_all_connections()

@@ -1,0 +1,274 @@
+"""What people do over HTTP about their own account: register, log in, change the password, see and make their keys.
+
+Rule: a person's own keys are made, rotated and revoked only in a session of theirs. An API key cannot make another one:
+a stolen or restricted key would otherwise outlive its revocation, or shed its restrictions.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any
+
+import msgspec
+
+from common.errors import BadRequest, Forbidden, NotFound, Unauthenticated
+from common.times import iso, iso_or_none
+from daemon.access.actor import Actor
+from daemon.access.directory import Key, canonical_email
+from daemon.access.identity import Caller
+from daemon.access.keys import PREFIX
+from daemon.access.sessions import Issued
+from daemon.clock import MICROSECONDS
+from daemon.web.base import Handler
+
+LARGEST_BODY = 64 * 1024  # nothing here is longer, and a password is hashed as it comes
+_FORWARDING = ("Forwarded", "X-Forwarded-For", "X-Real-IP")
+
+
+class AccountHandler(Handler):
+    """A route about accounts: small bodies, answers that no cache keeps."""
+
+    def set_default_headers(self) -> None:
+        super().set_default_headers()
+        self.set_header("Cache-Control", "no-store")
+
+    def prepare(self) -> None:
+        super().prepare()
+        if len(self.request.body) > LARGEST_BODY:
+            raise BadRequest(f"the request body exceeds {LARGEST_BODY} bytes", status=413, code="too_large")
+
+
+class Registration(msgspec.Struct):
+    """POST /auth/register"""
+
+    email: str
+    password: str
+
+
+class Register(AccountHandler):
+    """POST /auth/register: 202 with the code to tell the administrator, whoever asks."""
+
+    public = True
+
+    async def post(self) -> None:
+        asked = self.read_json(Registration)
+        code = await self.house.accounts.register(
+            asked.email, asked.password, self.client_address, counted=not self._is_local()
+        )
+        self.answer(202, {"status": "pending", "code": code})
+
+    def _is_local(self) -> bool:
+        """Whether this came from this very machine, and not through a proxy on it."""
+        if self.house.trusted_proxies or any(name in self.request.headers for name in _FORWARDING):
+            return False
+        try:
+            return ipaddress.ip_address(self.client_address).is_loopback
+        except ValueError:
+            return False
+
+
+class Credentials(msgspec.Struct):
+    """POST /auth/login"""
+
+    email: str
+    password: str
+
+
+class Login(AccountHandler):
+    """POST /auth/login: 200 with tokens; 403 where a right password waits for approval or for a change; else 401."""
+
+    public = True
+
+    async def post(self) -> None:
+        asked = self.read_json(Credentials)
+        self.answer(
+            200, token_answer(await self.house.accounts.login(asked.email, asked.password, self.client_address))
+        )
+
+
+class PasswordChange(msgspec.Struct):
+    """POST /auth/password"""
+
+    old: str
+    new: str
+    email: str = ""
+
+
+class Password(AccountHandler):
+    """POST /auth/password: 204; ends all sessions of the account. With a Bearer the address may be left out."""
+
+    public = True
+
+    async def post(self) -> None:
+        asked = self.read_json(PasswordChange)
+        email = self._email(asked.email)
+        await self.house.accounts.change_password(email, asked.old, asked.new, self.client_address)
+        self.clear_header("Content-Type")
+        self.set_status(204)
+        self.finish()
+
+    def _email(self, email: str) -> str:
+        try:
+            caller = self.caller()
+        except Unauthenticated:
+            # A credential that has ended is no reason to refuse who brings address and password.
+            if email:
+                return email
+            raise
+        if email and canonical_email(email) != caller.user.email:
+            raise BadRequest("the address is not that of the credential; send one of them")
+        return caller.user.email
+
+
+class Me(AccountHandler):
+    """GET /auth/me: who the gateway takes the caller for."""
+
+    async def get(self) -> None:
+        caller = self.caller()
+        user = caller.user
+        self.answer(
+            200,
+            {
+                "id": user.id,
+                "email": user.email,
+                "role": user.role,
+                "status": user.status,
+                "service": user.service,
+                "created": iso(user.created_us),
+                "must_change_password": user.must_change,
+                "key": None if caller.key is None else caller.key.id,
+            },
+        )
+
+
+class OwnKey(msgspec.Struct):
+    """POST /auth/keys; `expires_in` in seconds."""
+
+    label: str
+    expires_in: int | None = None
+    models: list[str] = []
+    addresses: list[str] = []
+    in_path: bool = False
+
+
+class OwnKeys(AccountHandler):
+    """GET /auth/keys: one's own keys, without their secrets. POST: a new one, 201, shown this once."""
+
+    async def get(self) -> None:
+        caller = self.caller()
+        now_us = self.house.clock.wall()
+        self.answer(200, [key_answer(key, now_us) for key in self.house.directory.keys_of(caller.user.id)])
+
+    async def post(self) -> None:
+        caller = in_session(self.caller())
+        if not self.house.config.registration.self_issued_keys:
+            raise Forbidden("keys are issued by the administrator here", code="self_issue_off")
+        asked = self.read_json(OwnKey)
+        now_us = self.house.clock.wall()
+        key, written = await self.house.directory.issue_key(
+            themselves(caller),
+            caller.user.id,
+            asked.label,
+            expires_us=None if asked.expires_in is None else now_us + asked.expires_in * MICROSECONDS,
+            models=asked.models,
+            addresses=asked.addresses,
+            in_path=asked.in_path,
+        )
+        self.answer(201, {**key_answer(key, now_us), "key": written})
+
+
+class Rotation(msgspec.Struct):
+    """POST /auth/keys/{id}/rotate; until `grace_seconds` are over the secret of before works, too."""
+
+    grace_seconds: int = 0
+
+
+class RotateOwnKey(AccountHandler):
+    """POST /auth/keys/{id}/rotate: 200 with the new secret, shown this once."""
+
+    async def post(self, key_id: str) -> None:
+        caller = in_session(self.caller())
+        key = own_key(self, caller, key_id)
+        asked = self.read_json(Rotation) if self.request.body.strip() else Rotation()
+        written = await self.house.directory.rotate_key(themselves(caller), key.id, asked.grace_seconds)
+        rotated = self.house.directory.keys[key.id]
+        self.answer(200, {**key_answer(rotated, self.house.clock.wall()), "key": written})
+
+
+class RevokeOwnKey(AccountHandler):
+    """DELETE /auth/keys/{id}: 204; the key, its tokens and what runs under it end."""
+
+    async def delete(self, key_id: str) -> None:
+        caller = in_session(self.caller())
+        key = own_key(self, caller, key_id)
+        await self.house.directory.revoke_key(themselves(caller), key.id)
+        self.clear_header("Content-Type")
+        self.set_status(204)
+        self.finish()
+
+
+def in_session(caller: Caller) -> Caller:
+    """The caller, who must have logged in as a person."""
+    if caller.key is not None:
+        raise Forbidden("log in for this: an API key can neither make nor end keys", code="session_needed")
+    return caller
+
+
+def own_key(handler: Handler, caller: Caller, key_id: str) -> Key:
+    """The caller's key with that id; of others' keys one does not learn that they exist."""
+    key = handler.house.directory.keys.get(key_id.removeprefix(PREFIX))
+    if key is None or key.user_id != caller.user.id:
+        raise NotFound(f"you have no key {key_id}", code="key_unknown")
+    return key
+
+
+def themselves(caller: Caller) -> Actor:
+    """The caller as the one who made a change."""
+    return Actor(uid=None, name=caller.user.email, via="http")
+
+
+def key_answer(key: Key, now_us: int) -> dict[str, Any]:
+    """A key as its owner sees it."""
+    if key.revoked_us is not None:
+        state = "revoked"
+    else:
+        state = "active" if key.is_live(now_us) else "expired"
+    return {
+        "id": key.id,
+        "prefix": PREFIX + key.id,
+        "label": key.label,
+        "state": state,
+        "purpose": key.purpose,
+        "models": key.models,
+        "addresses": key.addresses,
+        "in_path": key.in_path,
+        "created": iso(key.created_us),
+        "expires": iso_or_none(key.expires_us),
+        "revoked": iso_or_none(key.revoked_us),
+        "previous_until": iso_or_none(key.previous_until_us),
+        "last_used": iso_or_none(key.last_used_us),
+        "last_address": key.last_address or None,
+    }
+
+
+def token_answer(issued: Issued) -> dict[str, Any]:
+    """RFC 6749, 5.1."""
+    answer: dict[str, Any] = {
+        "access_token": issued.access_token,
+        "token_type": "Bearer",
+        "expires_in": issued.expires_in,
+    }
+    if issued.refresh_token is not None:
+        answer["refresh_token"] = issued.refresh_token
+    return answer
+
+
+ROUTES: tuple[tuple[str, type[Handler]], ...] = (
+    (r"/auth/register", Register),
+    (r"/auth/login", Login),
+    (r"/auth/password", Password),
+    (r"/auth/me", Me),
+    (r"/auth/keys", OwnKeys),
+    (r"/auth/keys/([0-9A-Za-z_]+)/rotate", RotateOwnKey),
+    (r"/auth/keys/([0-9A-Za-z_]+)", RevokeOwnKey),
+)
