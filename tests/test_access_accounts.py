@@ -226,6 +226,8 @@ async def test_the_shadow_of_a_registration_buys_no_tries(tmp_path: Path) -> Non
         for _ in range(4):
             assert (await refusal(it, ANA, "wrong password"))[0] == 401
         assert (await refusal(it, ANA, OTHER_PASSWORD))[0] == 403
+        await it.database.write(lambda _: None)  # what was submitted before is stored
+        assert await it.query("SELECT failures FROM throttle") == [(4,), (4,)]
         assert (await refusal(it, ANA, "wrong password"))[0] == 401
         assert (await refusal(it, ANA, "wrong password"))[0] == 429
 
@@ -235,7 +237,7 @@ async def test_a_full_pool_is_nobodys_failure(tmp_path: Path, monkeypatch: pytes
     async with lodge(tmp_path) as it:
         await it.person(ANA, PASSWORD)
 
-        async def full(_: Any) -> None:
+        async def full(_: Any, **__: Any) -> None:
             raise Unavailable("full", retry_after=1)
 
         with monkeypatch.context() as patch:

@@ -479,6 +479,30 @@ async def test_the_last_use_of_a_key_is_written_now_and_then(tmp_path: Path) -> 
         assert it.events == []
 
 
+async def test_uses_that_could_not_be_written_are_kept_for_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk loses no last use, and the background task goes on."""
+    async with lodge(tmp_path) as it:
+        robot, _ = await it.directory.add_user(ADMIN, "robot@example.org", service=True)
+        key, text = await it.directory.issue_key(ADMIN, robot.id, "laptop")
+        it.bearer(text)
+        failures = 0
+
+        async def fail(*_: Any, **__: Any) -> None:
+            nonlocal failures
+            failures += 1
+            raise Unavailable("disk full")
+
+        monkeypatch.setattr("daemon.access.book.FLUSH_USES_EVERY", 0.001)
+        with monkeypatch.context() as patch:
+            patch.setattr(it.database, "write", fail)
+            flushing = asyncio.ensure_future(it.directory.run())
+            await until(lambda: failures > 2)
+        await until(lambda: it.directory.keys[key.id].last_used_us == it.clock.wall())
+        flushing.cancel()
+
+
 # -- the first start, names -------------------------------------------------------------------------------------------
 
 

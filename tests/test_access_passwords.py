@@ -93,6 +93,16 @@ async def test_more_than_two_running_and_32_waiting_are_unavailable(pool: Passwo
     assert await pool.is_right("right password", stored)
 
 
+async def test_an_administrator_gets_a_hash_while_strangers_fill_the_pool(pool: PasswordPool) -> None:
+    """A flood of logins must not keep anybody from resetting a password."""
+    checks = [asyncio.ensure_future(pool.is_right("some password", None)) for _ in range(34)]
+    await asyncio.sleep(0)
+    with pytest.raises(Unavailable):
+        await pool.hash("some password")
+    assert await pool.hash("some password", always=True)
+    await asyncio.gather(*checks)
+
+
 async def test_who_leaves_gives_the_place_back_only_when_the_computation_is_over(pool: PasswordPool) -> None:
     """A client that connects and leaves in a loop must not pile up computations behind the bound."""
     checks = [asyncio.ensure_future(pool.is_right("some password", None)) for _ in range(34)]

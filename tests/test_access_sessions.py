@@ -14,6 +14,7 @@ from daemon.access.sessions import InvalidGrant
 from daemon.exchange import EndState
 from tests.rigs.lodge import ADMIN, HERE, SECOND, Lodge, lodge
 from tests.rigs.traffic import DAY, MovedClock
+from tests.rigs.until import until
 
 ANA, PASSWORD = "ana@example.org", "a good password"
 
@@ -261,3 +262,26 @@ async def test_a_disabled_users_refresh_token_is_refused(tmp_path: Path) -> None
         await it.database.write(lambda conn: conn.execute("UPDATE refresh_families SET revoked_us = NULL"))
         with pytest.raises(InvalidGrant):
             await it.sessions.refresh(refresh)
+
+
+async def test_looking_after_goes_on_after_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk at the wrong moment does not end the rotation of signing keys for good."""
+    monkeypatch.setattr("daemon.access.sessions.LOOK_AFTER_EVERY", 0.001)
+    async with lodge(tmp_path, tokens__signing_key_lifetime=3600) as it:
+        first = it.sessions.tokens.keys.signer
+        tries = 0
+
+        def fail() -> bool:
+            nonlocal tries
+            tries += 1
+            raise OSError("disk full")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(it.sessions.tokens.keys, "rotate", fail)
+            looking = asyncio.ensure_future(it.sessions.run())
+            await until(lambda: tries > 2)
+        it.clock.advance(3600 * SECOND)
+        await until(lambda: len(it.sessions.tokens.keys.jwks()["keys"]) == 2)
+        it.clock.advance(600 * SECOND)
+        assert it.sessions.tokens.keys.signer != first
+        looking.cancel()

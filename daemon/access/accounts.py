@@ -80,7 +80,10 @@ class Accounts:
         """Forget old failures; the owner cancels it."""
         while True:
             await asyncio.sleep(FORGET_EVERY)
-            await self.look_after()
+            try:
+                await self.look_after()
+            except Unavailable as error:
+                log.warning("old failed logins could not be dropped, next try in ten minutes: %s", error)
 
     async def look_after(self) -> None:
         """One round of `run`."""

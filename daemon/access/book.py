@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import sqlite3
 import unicodedata
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
-from common.errors import BadRequest, Conflict, NotFound
+from common.errors import BadRequest, Conflict, NotFound, Unavailable
 from daemon.access.actor import Actor
 from daemon.access.events import Change, Cut
 from daemon.access.passwords import PasswordPool
@@ -30,6 +31,7 @@ from daemon.store.keys import Key
 from daemon.store.registrations import Registration
 from daemon.store.users import User
 
+log = logging.getLogger("gatelodge.access")
 P = ParamSpec("P")
 T = TypeVar("T")
 B = TypeVar("B", bound="Book")
@@ -78,7 +80,10 @@ class Book:
         """Write the last uses of keys now and then; the owner cancels it."""
         while True:
             await asyncio.sleep(FLUSH_USES_EVERY)
-            await self.flush_uses()
+            try:
+                await self.flush_uses()
+            except Unavailable as error:
+                log.warning("the last uses of keys could not be stored, they are kept for later: %s", error)
 
     async def close(self) -> None:
         """Finish the changes that have begun."""
@@ -125,7 +130,11 @@ class Book:
         if not uses:
             return
         rows = [(key_id, at_us, address) for key_id, (at_us, address) in uses.items()]
-        await self._database.write(lambda conn: key_rows.used(conn, rows))
+        try:
+            await self._database.write(lambda conn: key_rows.used(conn, rows))
+        except Unavailable:
+            self._uses = uses | self._uses
+            raise
         for key_id, at_us, address in rows:
             if (key := self.keys.get(key_id)) is not None:  # else deleted meanwhile
                 self._put_key(replace(key, last_used_us=at_us, last_address=address))

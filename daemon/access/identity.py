@@ -24,7 +24,6 @@ from daemon.store.keys import Purpose
 
 CHALLENGE = 'Bearer realm="gatelodge"'
 _REMEMBERED_TOKENS = 10_000
-_NO_KEY = b"\0" * 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +136,7 @@ class Access:
         now_us = self._clock.wall()
         key = self._directory.keys.get(key_id)
         # Compared even where there is no such key: an id is not told from a secret by time.
-        right = keys.is_secret(secret, *(key.accepted_hashes(now_us) if key is not None else (_NO_KEY, None)))
+        right = keys.is_secret(secret, *(key.accepted_hashes(now_us) if key is not None else (None, None)))
         if key is None or not right or not key.is_live(now_us):
             raise _invalid()
         return Caller(self._active(key.user_id), key, None, "key")

@@ -61,10 +61,11 @@ class PasswordPool:
     def __repr__(self) -> str:
         return f"<PasswordPool {self._unfinished} of {self._most}>"
 
-    async def hash(self, password: str, *, like: str | None = None) -> str:
+    async def hash(self, password: str, *, like: str | None = None, always: bool = False) -> str:
         """The PHC string of `password`, under a new salt.
 
-        With `like`, under the salt and cost of that PHC string: equal passwords then have equal strings, so that one
+        `always`: however many wait, for administrators, who must be able to act while strangers flood the login. With
+        `like`, under the salt and cost of that PHC string: equal passwords then have equal strings, so that one
         computation tells which of several hashes that share a salt a password belongs to.
         """
         text = _normal(password)
@@ -72,7 +73,7 @@ class PasswordPool:
             cost, salt = extract_parameters(like), _salt_of(like)
         else:
             cost, salt = self._cost, secrets.token_bytes(_SALT_BYTES)
-        return await self._run(lambda: _computed(text, salt, cost))
+        return await self._run(lambda: _computed(text, salt, cost), always=always)
 
     async def is_right(self, password: str, stored: str | None) -> bool:
         """Whether `password` is the one behind `stored`; with None, False after the same work."""
@@ -95,9 +96,9 @@ class PasswordPool:
         """Wait for what runs, drop what waits."""
         self._executor.shutdown(wait=True, cancel_futures=True)
 
-    async def _run(self, compute: Callable[[], T]) -> T:
+    async def _run(self, compute: Callable[[], T], *, always: bool = False) -> T:
         with self._count:
-            if self._unfinished >= self._most:
+            if self._unfinished >= self._most and not always:
                 raise Unavailable("too many passwords are being checked just now; try again in a moment", retry_after=1)
             self._unfinished += 1
         try:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from common.errors import Conflict
+from common.errors import Conflict, Unavailable
 from daemon.access.actor import Actor
 from daemon.access.directory import Directory, Key
 from daemon.access.events import Cut
@@ -100,7 +100,10 @@ class Sessions:
         """Rotate signing keys and forget what is over; the owner cancels it."""
         while True:
             await asyncio.sleep(LOOK_AFTER_EVERY)
-            await self.look_after()
+            try:
+                await self.look_after()
+            except (Unavailable, OSError) as error:
+                log.warning("sessions and signing keys could not be looked after, next try in a minute: %s", error)
 
     async def look_after(self) -> None:
         """One round of `run`."""

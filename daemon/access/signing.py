@@ -67,12 +67,9 @@ def read_signing_key(content: bytes) -> SigningKey:
     """The key in `content`; ValueError unless it is exactly what `file_content` writes: an Ed25519 pair that belongs
     together, under its own thumbprint, for signatures."""
     jwk = msgspec.json.decode(content, type=_Jwk)  # its errors are ValueErrors
-    d, x = decode(jwk.d), decode(jwk.x)
-    if len(d) != 32 or len(x) != 32:
-        raise ValueError("an Ed25519 key has 32 bytes")
-    private = Ed25519PrivateKey.from_private_bytes(d)
+    private = Ed25519PrivateKey.from_private_bytes(decode(jwk.d))  # ValueError unless they are 32
     public = private.public_key()
-    if public.public_bytes_raw() != x:
+    if public.public_bytes_raw() != decode(jwk.x):
         raise ValueError("its public part is another key's")
     if jwk.kid != _thumbprint(jwk.x):
         raise ValueError("its kid is not its thumbprint")

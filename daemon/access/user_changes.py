@@ -41,6 +41,8 @@ class UserChanges(Book):
 
         def job(conn: sqlite3.Connection) -> User:
             password_hash = registration_rows.password_hash(conn, entry.id)
+            if password_hash is None:
+                raise NotFound("the registration is gone", code="registration_unknown")
             user = user_rows.add(
                 conn,
                 email=entry.email,
@@ -219,7 +221,7 @@ class UserChanges(Book):
     async def _one_time(self) -> tuple[str, dict[str, Any]]:
         password = one_time_password()
         return password, {
-            "one_time_hash": await self._passwords.hash(password),
+            "one_time_hash": await self._passwords.hash(password, always=True),
             "one_time_expires_us": self._clock.wall() + ONE_TIME_LIFETIME_US,
         }
 
