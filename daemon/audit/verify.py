@@ -9,6 +9,7 @@ The database is only read, in short reads; it may grow meanwhile, and what comes
 from __future__ import annotations
 
 import hmac
+import re
 import sqlite3
 import zlib
 from collections.abc import Callable
@@ -55,10 +56,9 @@ class Expectation:
     def read(cls, text: str) -> Expectation:
         """`SEQ:HASH`, as the log of checkpoints has it. BadRequest."""
         seq, _, digest = text.partition(":")
-        try:
-            return cls(int(seq), bytes.fromhex(digest))
-        except ValueError as error:
-            raise BadRequest(f"--expect: {text!r} is not SEQ:HASH, such as 1000:9f86d0…") from error
+        if not (re.fullmatch(r"[0-9]{1,18}", seq) and re.fullmatch(r"[0-9a-fA-F]{64}", digest)):
+            raise BadRequest(f"--expect: {text!r} is not SEQ:HASH, such as 1000:9f86d0… with 64 hex digits")
+        return cls(int(seq), bytes.fromhex(digest))
 
 
 def verify(
