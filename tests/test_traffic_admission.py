@@ -416,13 +416,28 @@ def test_memory_is_bounded_by_what_is_active() -> None:
         ticket = admission.admit(subject(f"u{number}@x.org", key=f"k{number}", address=f"10.0.{number % 256}.1"), SEATS)
         admission.spend_tokens(ticket, 5)
         admission.settled(ticket)
+        admission.address_bound.admit(f"10.0.{number % 256}.1")
     assert len(admission._tallies) == 10_000
     clock.advance(MINUTE + SECOND)  # the clock stood still: the last moment was some milliseconds ahead of it
     admission.sweep()
     assert repr(admission) == "<Admission 0 tallies, 0 open, 0 running>"
+    assert len(admission.address_bound) == 0
     limits.set("default", {})
     admission.settled(admission.admit(subject(), SEATS))
     assert len(admission._tallies) == 0
+
+
+def test_a_busy_user_costs_what_the_windows_look_at() -> None:
+    """Also between two sweeps: what is too old goes as the next comes."""
+    admission, _, clock = opened(requests_per_minute=10**6, tokens_per_minute=10**9)
+    for _ in range(10_000):
+        clock.advance(SECOND // 10)
+        ticket = admission.admit(subject(), SEATS)
+        admission.spend_tokens(ticket, 3)
+        admission.settled(ticket)
+    tally = admission._tallies._of["user:ana@example.org"]
+    assert len(tally.requests) <= 600
+    assert len(tally.tokens) <= 600
 
 
 def test_a_refusal_remembers_nobody() -> None:
@@ -450,10 +465,12 @@ async def test_sweeping_goes_on_by_itself(monkeypatch: pytest.MonkeyPatch) -> No
     """`run` is the owner's background task."""
     monkeypatch.setattr("daemon.traffic.admission.SWEEP_EVERY", 0.0)
     admission, _, clock = opened(requests_per_minute=1)
-    assert admitted(admission, subject(), SEATS)
-    clock.advance(MINUTE)
+    for number in range(1_700):
+        assert admitted(admission, subject(f"u{number}@x.org"), SEATS)
+    admission.address_bound.admit("192.0.2.1")
+    clock.advance(MINUTE + SECOND)
     sweeping = asyncio.ensure_future(admission.run())
-    await until(lambda: len(admission._tallies) == 0)
+    await until(lambda: len(admission._tallies) == 0 and len(admission.address_bound) == 0)
     sweeping.cancel()
     with pytest.raises(asyncio.CancelledError):
         await sweeping

@@ -124,6 +124,9 @@ def test_key_model_and_every_matching_network_apply_in_addition() -> None:
     everything = ["user:ana@x.org", "key:ab12", "model:llama3", "address:10.0.0.0/8", "address:10.1.0.0/16"]
     assert targets(rules) == everything
     assert targets(rules, address="::ffff:10.1.2.3") == everything
+    rules.replace("address:10.1.2.0/24", {"requests_per_minute": 9})
+    assert targets(rules) == [*everything, "address:10.1.2.0/24"], "at once, though the address was met before"
+    rules.replace("address:10.1.2.0/24", {})
     assert targets(rules, model="LLAMA3", address="10.9.9.9") == everything[:4]
     assert targets(rules, key_id="zz", model="phi3:latest", address="2001:db8::1") == [
         "user:ana@x.org",

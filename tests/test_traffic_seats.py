@@ -155,6 +155,23 @@ async def test_the_wait_may_end_before_it_is_waited_for() -> None:
     await first.task
 
 
+async def test_who_got_a_seat_may_stay_longer_than_anybody_may_wait() -> None:
+    """The end of the patience is forgotten with the wait."""
+    problems: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(context))
+    admission, _ = opened()
+    seats = seats_of(1, longest_wait=0.03)
+    first, second = (arrive(admission, seats) for _ in range(2))
+    first.go.set()
+    await first.task
+    third = arrive(admission, seats)
+    with pytest.raises(QueueTimeout):
+        await third.task
+    assert (second.place.state, problems) == (State.SEATED, [])
+    second.go.set()
+    await second.task
+
+
 async def test_a_full_queue_refuses_at_once_and_says_when_to_come_again() -> None:
     """Row 65: bounded in all; whoever can run at once needs no room in the queue."""
     admission, _ = opened()
@@ -212,6 +229,21 @@ async def test_what_is_freed_at_one_upstream_is_noticed_at_the_other() -> None:
     await until(lambda: second.place.state is State.SEATED)
     second.go.set()
     await second.task
+
+
+async def test_who_waits_for_a_limit_runs_when_it_is_raised() -> None:
+    """A change acts at once on the line, too."""
+    admission, limits = opened(concurrency=1)
+    seats = seats_of(5)
+    guests = [arrive(admission, seats) for _ in range(3)]
+    assert seats.running == 1
+    limits.set("ana@x.org", {"concurrency": 2})
+    assert seats.running == 2
+    limits.set("ana@x.org", {"concurrency": None})
+    assert seats.running == 3
+    for guest in guests:
+        guest.go.set()
+    await asyncio.gather(*(guest.task for guest in guests))
 
 
 async def test_the_estimate_follows_how_long_seats_were_held() -> None:

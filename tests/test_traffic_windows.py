@@ -171,9 +171,23 @@ def test_addresses_that_went_away_cost_nothing() -> None:
     """Memory is bounded by who called within the last minute, and by a number in any case."""
     clock = MovedClock()
     bound = AddressBound(clock, most_addresses=100)
-    for index in range(1_000):
+    for index in range(500):
         bound.admit(f"192.0.2.{index}")
+        bound.admit("198.51.100.1")
     assert len(bound) == 100
-    clock.advance(MINUTE)
+    assert len(bound._calls["198.51.100.1"]) == 500, "who calls all the time is not forgotten for others"
+    clock.advance(MINUTE - 1)
+    bound.admit("192.0.2.1")
+    clock.advance(1)
     bound.sweep()
-    assert len(bound) == 0
+    assert list(bound._calls) == ["192.0.2.1"]
+
+
+def test_an_address_that_calls_all_day_costs_no_more_than_its_minute() -> None:
+    """Also between two sweeps."""
+    clock = MovedClock()
+    bound = AddressBound(clock)
+    for _ in range(20_000):
+        clock.advance(SECOND // 8)
+        bound.admit("192.0.2.1")
+    assert len(bound._calls["192.0.2.1"]) <= 480

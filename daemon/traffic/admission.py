@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from daemon.clock import Clock
-from daemon.traffic.refusals import CONCURRENCY, FullWindow, rate_limit_headers, refusal
+from daemon.traffic.refusals import CONCURRENCY, rate_limit_headers, refusal
 from daemon.traffic.rules import Rule
 from daemon.traffic.seats import Seats
 from daemon.traffic.tallies import Admitted, Rebuild, RuleSource, Subject, Tallies
@@ -26,6 +26,7 @@ from daemon.traffic.windows import AddressBound
 __all__ = ["Admission", "LimitUse", "Subject", "Ticket"]
 
 SWEEP_EVERY = 15.0  # seconds
+SWEPT_AT_ONCE = 500  # targets: about a millisecond
 
 
 class LimitSource(RuleSource, Protocol):
@@ -137,10 +138,7 @@ class Admission:
     def rate_limit_headers(self, ticket: Ticket) -> dict[str, str]:
         """The RateLimit fields for the limit that is nearest to its end; none where nothing is limited."""
         now = max(self._clock.now(), self._latest)
-        nearest: FullWindow | None = None
-        for window in self._tallies.windows(self._tallies.applying(ticket.subject), now):
-            if nearest is None or window.remaining * nearest.max < nearest.remaining * window.max:
-                nearest = window
+        nearest = self._tallies.nearest_to_its_end(self._tallies.applying(ticket.subject), now)
         return {} if nearest is None else rate_limit_headers(nearest, now=now)
 
     # --- concurrency: never refuses; the line passes over who may not run ---
@@ -212,14 +210,18 @@ class Admission:
 
     def sweep(self) -> None:
         """Forget what no window looks at any more: a target that used nothing lately costs nothing."""
-        self._tallies.sweep(self._clock.now())
+        self._tallies.sweep(list(self._tallies), self._clock.now())
         self.address_bound.sweep()
 
     async def run(self) -> None:
-        """Sweep every quarter of a minute, until cancelled."""
+        """Sweep every quarter of a minute, a little at a time, until cancelled."""
         while True:
             await asyncio.sleep(SWEEP_EVERY)
-            self.sweep()
+            targets = list(self._tallies)
+            for start in range(0, len(targets), SWEPT_AT_ONCE):
+                self._tallies.sweep(targets[start : start + SWEPT_AT_ONCE], self._clock.now())
+                await asyncio.sleep(0)
+            self.address_bound.sweep()
 
     def in_use(self, target: str | None = None) -> list[LimitUse]:
         """How much of each limit is used now: of one target, or of every target that uses something."""

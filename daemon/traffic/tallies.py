@@ -122,6 +122,19 @@ class Tallies:
                     found = _later(found, _described(target, field, window, tally.tokens, now))
         return found
 
+    def nearest_to_its_end(self, rules: Iterable[tuple[str, Rule]], now: int) -> FullWindow | None:
+        """The window of `rules` of which the smallest part remains; None where there is none."""
+        found: tuple[str, Field, SlidingWindow, History] | None = None
+        least, of = 1, 0  # what remains of which maximum; a fraction above every real one
+        for target, rule in rules:
+            tally = self._of.get(target, _NOTHING)
+            for history, windows in ((tally.requests, rule.requests), (tally.tokens, rule.tokens)):
+                for field, window in windows:
+                    remaining = max(0, window.max - window.used(history, now))
+                    if remaining * of < least * window.max or found is None:
+                        found, least, of = (target, field, window, history), remaining, window.max
+        return None if found is None else _described(*found, now)
+
     def windows(self, rules: Iterable[tuple[str, Rule]], now: int) -> Iterator[FullWindow]:
         """Every window of `rules` as it stands."""
         for target, rule in rules:
@@ -131,10 +144,11 @@ class Tallies:
             for field, window in rule.tokens:
                 yield _described(target, field, window, tally.tokens, now)
 
-    def sweep(self, now: int) -> None:
-        """Forget what no window looks at any more."""
-        for target, tally in list(self._of.items()):
-            if not tally.forget(self._rules.rule(target), now):
+    def sweep(self, targets: Iterable[str], now: int) -> None:
+        """Forget of `targets` what no window looks at any more."""
+        for target in targets:
+            tally = self._of.get(target)
+            if tally is not None and not tally.forget(self._rules.rule(target), now):
                 del self._of[target]
 
     def __iter__(self) -> Iterator[str]:

@@ -83,9 +83,7 @@ class Moments:
         if first < len(times) and times[first] > until:
             return
         self._first = first = bisect_right(times, until, first)
-        if first == len(times):
-            self._times, self._first = array("q"), 0
-        elif first >= _COMPACT_FROM and first * 2 >= len(times):
+        if first >= _COMPACT_FROM and first * 2 >= len(times):
             del times[:first]
             self._first = 0
 
@@ -137,9 +135,7 @@ class Amounts:
         first = bisect_right(times, until, first)
         self._base = self._total_before(first)
         self._first = first
-        if first == len(times):
-            self._times, self._totals, self._base, self._first = array("q"), array("q"), 0, 0
-        elif first >= _COMPACT_FROM and first * 2 >= len(times):
+        if first >= _COMPACT_FROM and first * 2 >= len(times):
             del times[:first]
             del self._totals[:first]
             self._first = 0
@@ -179,8 +175,8 @@ class SlidingWindow:
 class AddressBound:
     """The generous bound per address on calls that are not inference: 600 within any minute.
 
-    Memory: a history per address that called within the last period, of at most `max` moments; at most
-    `most_addresses` of them, beyond which the address that came first is forgotten.
+    Memory: a history per address that called within the last period, of at most `max_requests` moments; at most
+    `most_addresses` of them, beyond which the one that has not called for longest is forgotten.
     """
 
     def __init__(
@@ -188,18 +184,19 @@ class AddressBound:
     ) -> None:
         self._clock = clock
         self._window = SlidingWindow(max_requests, period)
-        self._calls: dict[str, Moments] = {}
+        self._calls: dict[str, Moments] = {}  # who called longest ago comes first
         self._most_addresses = most_addresses
 
     def admit(self, address: str) -> None:
         """Count one call; LimitExceeded where the address had its share (a refused call is not counted)."""
         now = self._clock.now()
         window = self._window
-        calls = self._calls.get(address)
+        calls = self._calls.pop(address, None)
         if calls is None:
+            calls = Moments()
             if len(self._calls) >= self._most_addresses:
-                self._make_room(now)
-            calls = self._calls[address] = Moments()
+                del self._calls[next(iter(self._calls))]
+        self._calls[address] = calls
         calls.forget(now - window.period)
         if not window.admits(calls, now):
             full = FullWindow(
@@ -217,15 +214,12 @@ class AddressBound:
     def sweep(self) -> None:
         """Forget the addresses that did not call within the last period."""
         horizon = self._clock.now() - self._window.period
-        for address, calls in list(self._calls.items()):
+        while self._calls:
+            address, calls = next(iter(self._calls.items()))
             calls.forget(horizon)
-            if not calls:
-                del self._calls[address]
-
-    def _make_room(self, now: int) -> None:
-        self.sweep()
-        while len(self._calls) >= self._most_addresses:
-            del self._calls[next(iter(self._calls))]
+            if calls:
+                return  # whoever comes after this one called later
+            del self._calls[address]
 
     def __len__(self) -> int:
         return len(self._calls)
