@@ -123,6 +123,14 @@ async def test_the_body_must_be_a_form(tmp_path: Path) -> None:
     async with lodge(tmp_path) as it, served(it) as http:
         is_error(await http.post("/oauth/token", json={"grant_type": "client_credentials"}), 400, "invalid_request")
         is_error(await http.post("/oauth/token"), 400, "invalid_request")
+        name, secret = await client(it)
+        body = f"grant_type=client_credentials&client_id={name}&client_secret={secret}".encode()
+        is_error(
+            await http.post("/oauth/token", content=body, headers={"Content-Type": "text/plain"}),
+            400,
+            "invalid_request",
+        )
+        assert (await http.post("/oauth/token", content=body, headers=FORM)).status_code == 200
         huge = await http.post("/oauth/token", content=b"a=" + b"x" * 70_000, headers=FORM)
         is_error(huge, 413, "invalid_request")
         is_error(await http.get("/oauth/token"), 405, "invalid_request")
