@@ -30,7 +30,9 @@ from tests.rigs.journals import BEN, Desk, desk_in
 from tests.rigs.traffic import HOUR, MovedClock
 
 ROOT = Actor(uid=0, name="root", via="socket")
-HOSTILE = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "'=1", "''", 'a,"b"\n;c', "\x1b[2J", "\u202eevil", "é"]
+HOSTILE = [
+    "=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "'=1", "''", 'a,"b"\n;c', "\x1b[2J", "\u202eevil", "é",
+]  # fmt: skip
 
 
 @pytest.fixture
