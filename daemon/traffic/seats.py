@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
 from enum import Enum
 from types import TracebackType
 from typing import Protocol
@@ -80,7 +79,6 @@ class Seats:
         self._draining = False
         self._positions: dict[Place, int] | None = None  # of the line as it is; None: to be counted again
         self._holding: float | None = None  # seconds a seat is held, moving average
-        self.changed: Callable[[], None] = lambda: None  # told when seats or line changed; must not wait
 
     # --- what it looks like ---
 
@@ -156,18 +154,15 @@ class Seats:
         _check_size(size)
         self._size = size
         self._fill()
-        self.changed()
 
     def drain(self) -> None:
         """Hand out no more seats and take nobody new; who waits keeps waiting."""
         self._draining = True
-        self.changed()
 
     def undrain(self) -> None:
         """Hand out seats again."""
         self._draining = False
         self._fill()
-        self.changed()
 
     def poke(self) -> None:
         """A concurrency limit allows more than before: look through the line again."""
@@ -289,7 +284,6 @@ class Place:
         self._move(State.LEFT)
         self._seats._left(self, state)
         self._wake()
-        self._seats.changed()
 
     def position(self) -> int | None:
         """Its number in the line, 1 = first; None where it does not wait."""
