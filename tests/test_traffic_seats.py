@@ -288,6 +288,29 @@ async def test_seats_can_be_added_taken_away_and_drained_live() -> None:
         seats.resize(0)
 
 
+async def test_whoever_shows_the_seats_is_told_when_they_change() -> None:
+    """Each step that changes what a row about the upstream says."""
+    admission, _ = opened()
+    seats = seats_of(1, longest_wait=0.01)
+    seen: list[str] = []
+    seats.changed = lambda: seen.append(repr(seats).removeprefix("<Seats up ").removesuffix(">"))
+    one, two = (seats.enter(admission.admit(subject(), seats), "x") for _ in range(2))
+    await until(lambda: two.state is State.EXPIRED)
+    seats.resize(2)
+    seats.drain()
+    seats.undrain()
+    one.leave()
+    assert seen == [
+        "1/1 running, 0 waiting",
+        "1/1 running, 1 waiting",
+        "1/1 running, 0 waiting",
+        "1/2 running, 0 waiting",
+        "1/2 running, 0 waiting, draining",
+        "1/2 running, 0 waiting",
+        "0/2 running, 0 waiting",
+    ]
+
+
 def test_an_illegal_move_raises() -> None:
     """The states of a place are a table."""
     admission, _ = opened()

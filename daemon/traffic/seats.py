@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Callable
 from enum import Enum
 from types import TracebackType
 from typing import Protocol
@@ -79,6 +80,7 @@ class Seats:
         self._draining = False
         self._positions: dict[Place, int] | None = None  # of the line as it is; None: to be counted again
         self._holding: float | None = None  # seconds a seat is held, moving average
+        self.changed: Callable[[], None] = lambda: None  # told when seats or line changed; must not wait
 
     # --- what it looks like ---
 
@@ -145,6 +147,7 @@ class Seats:
         self._fill()
         if place.state is State.WAITING:
             place.expires = asyncio.get_running_loop().call_later(self._longest_wait, self._expire, place)
+        self.changed()
         return place
 
     # --- while it runs ---
@@ -154,15 +157,18 @@ class Seats:
         _check_size(size)
         self._size = size
         self._fill()
+        self.changed()
 
     def drain(self) -> None:
         """Hand out no more seats and take nobody new; who waits keeps waiting."""
         self._draining = True
+        self.changed()
 
     def undrain(self) -> None:
         """Hand out seats again."""
         self._draining = False
         self._fill()
+        self.changed()
 
     def poke(self) -> None:
         """A concurrency limit allows more than before: look through the line again."""
@@ -208,11 +214,13 @@ class Seats:
             self._running -= 1
             place.turn.release()
             self._fill()
+        self.changed()
 
     def _expire(self, place: Place) -> None:
         place.expires = None
         self._take_out(place)
         place.expired()
+        self.changed()
 
     # --- what is told of the wait ---
 
