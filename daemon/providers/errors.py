@@ -1,0 +1,23 @@
+"""What can go wrong between the gate and an upstream, as far as the wire goes.
+
+Rule: each is an `UpstreamFailed`, so that it is 502 wherever nobody treats it specially. What an upstream *says* (an
+error answer, an error in its stream) is not here: that is the dialect's business.
+"""
+
+from __future__ import annotations
+
+from common.errors import UpstreamFailed
+
+
+class ConnectFailed(UpstreamFailed):
+    """No connection to the upstream: nothing was sent. (Refused, unresolvable, not verifiable.)"""
+
+
+class ConnectTimedOut(ConnectFailed):
+    """The connection did not stand within its deadline: nothing was sent."""
+
+    code = "timeout_connect"
+
+
+class UpstreamBroken(UpstreamFailed):
+    """The connection broke, or what came over it is not HTTP: the answer, if one began, is not whole."""

@@ -1,0 +1,39 @@
+"""A server that speaks OpenAI's dialect: llama.cpp, vLLM, LM Studio. Its models are shown as Ollama would show them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from common.errors import UpstreamFailed
+from daemon.dialects.openai_catalogue import CatalogueEntry, catalogue
+from daemon.providers.upstream import Model, Upstream
+
+
+class OpenAiUpstream(Upstream):
+    """Speaks OpenAI's dialect."""
+
+    kind = "openai"
+
+    async def list_models(self) -> list[Model]:
+        return [Model(name=each.name, entry=each.tags, chats=True) for each in await self._catalogue()]
+
+    async def ask_version(self) -> str | None:
+        return None
+
+    async def running(self) -> list[dict[str, Any]]:
+        # Such a server has its models loaded as long as it runs.
+        return [each.ps for each in await self._catalogue()]
+
+    async def show(self, model: str, question: dict[str, Any]) -> tuple[int, bytes]:
+        for each in await self._catalogue():
+            if each.name == model:
+                return 200, msgspec.json.encode(each.show)
+        return 404, msgspec.json.encode({"error": f"model '{model}' not found"})
+
+    async def _catalogue(self) -> list[CatalogueEntry]:
+        status, body = await self.fetch("GET", "/v1/models")
+        if status != 200:
+            raise UpstreamFailed(f"the upstream {self.name} answered {status} to /v1/models")
+        return catalogue(body)

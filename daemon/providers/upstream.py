@@ -1,0 +1,184 @@
+"""One inference server behind the gate: its connections, its seats, its models, how it is doing.
+
+    unknown -> ok <-> down
+
+Rules: what it has is what it last said (`look`); how it is doing is told by every request to it, so that a dead one is
+known without asking. What differs between kinds of servers is in the sub-classes (`ollama.py`, `openai.py`); what its
+answers mean is the dialects' business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+
+from common.errors import GatewayError, UpstreamFailed
+from daemon.clock import Clock
+from daemon.config import Queue, UpstreamConfig
+from daemon.dialects.asks import Ask
+from daemon.dialects.pairs import translator_for
+from daemon.dialects.translator import Translator
+from daemon.providers.errors import ConnectFailed
+from daemon.providers.http import Body, Pool, Request
+from daemon.traffic.seats import Seats
+
+log = logging.getLogger("gatelodge.upstream")
+
+PATIENCE = 5.0  # seconds for a list or a look: nobody waits longer for what is not inference
+LARGEST_LIST = 16 * 1024 * 1024
+FAILURES_UNTIL_DOWN = 3  # broken answers in a row; one refused connection is enough
+
+State = Literal["unknown", "ok", "down"]
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """An installed model. `entry` is what Ollama's list of models says of it; `chats` whether it is for talking."""
+
+    name: str
+    entry: dict[str, Any]
+    chats: bool
+
+
+class Upstream(ABC):
+    """See the module. `models` is None until it first answered."""
+
+    kind: str
+
+    def __init__(self, config: UpstreamConfig, *, queue: Queue, connect_timeout: float, clock: Clock) -> None:
+        self.name = config.name
+        self.url = config.url
+        self.configured_seats = config.seats  # `seats.size` is what holds now
+        self.pool = Pool(config.url, name=config.name, connect_timeout=connect_timeout, outcome=self._noted)
+        self.seats = Seats(
+            config.name,
+            config.seats,
+            queue_size=queue.size,
+            per_user=queue.per_user,
+            longest_wait=queue.longest_wait,
+        )
+        self.models: dict[str, Model] | None = None
+        self.version: str | None = None
+        self.state: State = "unknown"
+        self.error = ""  # how it failed last; kept when it recovers, for people
+        self.latency: float | None = None  # seconds of the last look
+        self.probed_seats: int | None = None
+        self.changed: Callable[[], None] = lambda: None  # told when its state changed; must not wait
+        self._clock = clock
+        self._failures = 0
+
+    def __repr__(self) -> str:
+        return f"<Upstream {self.name} {self.kind} {self.state}, {self.seats!r}>"
+
+    @property
+    def healthy(self) -> bool:
+        """Whether it answered when it was last asked anything."""
+        return self.state == "ok"
+
+    def request(
+        self,
+        method: str,
+        target: str,
+        *,
+        headers: Sequence[tuple[str, str]] = (),
+        body: Body | None = None,
+        on_sent: Callable[[], None] | None = None,
+    ) -> Request:
+        """A request to it; see `Pool.request`."""
+        given = headers if body is None or any(name == "Content-Type" for name, _ in headers) else (*headers, _JSON)
+        return self.pool.request(method, target, headers=given, body=body, on_sent=on_sent)
+
+    def translator(self, ask: Ask) -> Translator:
+        """Between the client's dialect and this server's. BadRequest where it cannot do what is asked."""
+        return translator_for(ask, self.kind, self._clock)
+
+    async def look(self) -> None:
+        """Ask what it has. What goes wrong is noted, not raised."""
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        try:
+            async with asyncio.timeout(PATIENCE):
+                models = await self.list_models()
+                self.version = await self.ask_version()
+        except TimeoutError:
+            self._down(f"it did not tell its models within {PATIENCE:g} seconds")
+        except GatewayError as error:
+            # The wire's failures were noted already; what it said in an error answer was not.
+            self._down(error.message)
+        else:
+            self.models = {model.name: model for model in models}
+            self.latency = loop.time() - started
+            self._up()
+
+    async def close(self) -> None:
+        """Close its connections."""
+        await self.pool.close()
+
+    @abstractmethod
+    async def list_models(self) -> list[Model]:
+        """The models it has, those that leave the LAN left out. UpstreamFailed."""
+
+    @abstractmethod
+    async def ask_version(self) -> str | None:
+        """Ollama's version, None where it is no Ollama. UpstreamFailed."""
+
+    @abstractmethod
+    async def running(self) -> list[dict[str, Any]]:
+        """What is loaded, as Ollama's /api/ps says it. UpstreamFailed."""
+
+    @abstractmethod
+    async def show(self, model: str, question: dict[str, Any]) -> tuple[int, bytes]:
+        """(status, body) of Ollama's /api/show for `model`; `question` is what the client asked. UpstreamFailed."""
+
+    async def fetch(self, method: str, target: str, question: Any = None) -> tuple[int, bytes]:
+        """A small answer as a whole: (status, body). UpstreamFailed."""
+        body = None if question is None else msgspec.json.encode(question)
+        async with self.request(method, target, body=body) as response:
+            return response.status, await response.read(LARGEST_LIST)
+
+    async def fetch_json(self, target: str) -> Any:
+        """The JSON of a GET that must succeed. UpstreamFailed."""
+        status, body = await self.fetch("GET", target)
+        if status != 200:
+            raise UpstreamFailed(f"the upstream {self.name} answered {status} to {target}")
+        try:
+            return msgspec.json.decode(body)
+        except msgspec.DecodeError as error:
+            raise UpstreamFailed(
+                f"the upstream {self.name} answered {target} with something that is no JSON"
+            ) from error
+
+    # --- health, as requests tell it ---
+
+    def _noted(self, failure: UpstreamFailed | None) -> None:
+        if failure is None:
+            if self.state != "down" or self._failures < FAILURES_UNTIL_DOWN:
+                self._up()
+            self._failures = 0
+            return
+        self._failures += 1
+        if isinstance(failure, ConnectFailed) or self._failures >= FAILURES_UNTIL_DOWN:
+            self._down(failure.message)
+
+    def _up(self) -> None:
+        if self.state != "ok":
+            if self.state == "down":
+                log.info("the upstream %s answers again", self.name)
+            self.state = "ok"
+            self.changed()
+
+    def _down(self, why: str) -> None:
+        self.error = why
+        if self.state != "down":
+            self.state = "down"
+            log.warning("the upstream %s is down: %s", self.name, why)
+            self.changed()
+
+
+_JSON = ("Content-Type", "application/json")
