@@ -101,6 +101,7 @@ class Exchange:
     error: str = ""
     task: asyncio.Task[Any] | None = None
     position: Callable[[], int | None] = lambda: None  # place in the queue, 1 = next
+    estimated_wait: Callable[[], float | None] = lambda: None  # seconds until a seat, guessed from recent exchanges
 
     def end(self, state: EndState, error: str) -> bool:
         """End it from outside (administrator, deadline, shutdown, departure): the first reason wins.

@@ -14,12 +14,13 @@ import sqlite3
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from common.errors import Unavailable
 from common.protocol import VerifyReport
+from daemon.access.actor import Actor
 from daemon.audit import records
 from daemon.audit.answers import answer_texts
 from daemon.audit.chain import Record, checkpoint_message
@@ -34,7 +35,7 @@ from daemon.exchange import EndState, Exchange
 from daemon.store.bodies import Ahead, keep_body, prepare_body
 from daemon.store.checkpoints import Checkpoint, add_checkpoint, last_checkpoint, unsealed
 from daemon.store.database import Database, StoreFailed
-from daemon.store.journal import append, close_exchange, head, open_exchange, unfinished_seq
+from daemon.store.journal import append, append_admin, close_exchange, head, open_exchange, unfinished_seq
 from daemon.store.partials import keep_segment, take_segments
 
 log = logging.getLogger("gatelodge.audit")
@@ -147,6 +148,23 @@ class Journal:
         self._refusals.count(
             self._clock.wall(), reason=reason, user_id=user_id, user=user, key_id=key_id, address=address, model=model
         )
+
+    async def admin(
+        self, actor: Actor, verb: str, target: str, detail: dict[str, Any] | None = None, *, user_id: int | None = None
+    ) -> None:
+        """Record what somebody does that changes no row of ours (a pull, a look into a conversation), before it is
+        done. Unavailable where it cannot be recorded: then it must not be done."""
+        job = partial(
+            append_admin,
+            actor=actor,
+            verb=verb,
+            target=target,
+            detail=detail or {},
+            at_us=self._clock.wall(),
+            clock_us=self._clock.now(),
+            user_id=user_id,
+        )
+        await self._database.write(job)
 
     async def flush_partials(self, segments: Sequence[tuple[str, bytes]]) -> None:
         """Set down what running answers gained: (request id, bytes the client was sent). StoreFailed where that fails;

@@ -1,0 +1,444 @@
+"""The way of one exchange: policy -> admit -> record -> seat -> open upstream -> relay -> settle.
+
+    policy   which upstream serves this model, and may this caller use it?
+    admit    every limit and the queue's bounds, decided in one synchronous step; a refusal costs nothing
+    record   the request is durable in the journal before a byte goes upstream
+    seat     wait for a place at the upstream
+    open     the upstream's answer begins
+    relay    pieces go to the client as they arrive, at the client's pace
+    settle   seat freed, limits charged, end recorded; only then does the end of the answer leave
+
+Rules: an admitted exchange ends in exactly one state, and the first reason wins (`Exchange.end`). Whoever wants an
+exchange to end (client, administrator, deadline, shutdown) calls `end`, which cancels its task; the `async with`
+blocks unwind and `_settle` is the one clean-up. Nothing here knows HTTP's server side or a dialect's shapes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
+
+from common.errors import Forbidden, GatewayError, Unauthenticated, Unavailable
+from daemon.access.identity import Caller
+from daemon.audit.journal import Journal
+from daemon.clock import Clock
+from daemon.config import Deadlines
+from daemon.deadlines import Watch
+from daemon.dialects.asks import Ask
+from daemon.dialects.translator import Translator, UpstreamSaid
+from daemon.exchange import STATUS_OF_END, EndState, Exchange
+from daemon.providers.connection import Response
+from daemon.providers.errors import ConnectTimedOut
+from daemon.providers.registry import Registry, Route
+from daemon.traffic.admission import Admission, Subject, Ticket
+from daemon.traffic.seats import Place, QueueTimeout
+
+log = logging.getLogger("gatelodge.exchange")
+
+STALLED_CLIENT = 30.0  # seconds a client may leave a full socket unread
+PARTIAL_EVERY = 1.0  # seconds between two looks at the running answers
+PARTIAL_BYTES = 64 * 1024  # a running answer that grew by this much is set down at once
+
+
+class Client(Protocol):
+    """The client's end, as the relay sees it (`daemon/web/stream.py`)."""
+
+    started: bool
+
+    def begin(self, content_type: str, headers: dict[str, str]) -> None: ...
+    def send(self, data: bytes) -> Awaitable[None] | None: ...
+    async def finish(self, data: bytes) -> None: ...
+
+
+class ExchangeFailed(GatewayError):
+    """An admitted exchange that did not end well; its end is recorded already."""
+
+    def __init__(self, exchange: Exchange, status: int, retry_after: int | None) -> None:
+        assert exchange.state is not None
+        super().__init__(exchange.error, status=status, code=exchange.state.value, retry_after=retry_after)
+        self.exchange = exchange
+
+
+class Gate:
+    """Runs exchanges and knows the live ones."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        deadlines: Deadlines,
+        journal: Journal,
+        admission: Admission,
+        registry: Registry,
+        still_counts: Callable[[Caller], bool],
+    ) -> None:
+        """`still_counts` tells whether a caller identified a moment ago would still be (`Access.still_counts`)."""
+        self._clock = clock
+        self._deadlines = deadlines
+        self._journal = journal
+        self._admission = admission
+        self._registry = registry
+        self._still_counts = still_counts
+        self._live: dict[str, Exchange] = {}
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._running: dict[str, _Running] = {}
+        self.changed: Callable[[Exchange], None] = lambda _: None  # told of each step of an exchange; must not wait
+        self.admissible: Callable[[], None] = lambda: None  # raises where nothing may be admitted now (disk, stop)
+
+    # --- what administrators and the shutdown do with live exchanges ---
+
+    def live(self) -> list[Exchange]:
+        """The exchanges that are admitted and have not ended, oldest first."""
+        return list(self._live.values())
+
+    def find(self, request_id: str) -> Exchange | None:
+        """The live exchange of that id."""
+        return self._live.get(request_id)
+
+    def cancel(self, request_id: str, error: str = "cancelled by an administrator") -> bool:
+        """End a live exchange for an administrator; whether there was one to end."""
+        exchange = self._live.get(request_id)
+        return exchange is not None and exchange.end(EndState.CANCELLED_BY_ADMIN, error)
+
+    def cut(self, applies: Callable[[Exchange], bool], state: EndState, error: str) -> int:
+        """End every live exchange that `applies` to; how many."""
+        return sum(1 for exchange in self.live() if applies(exchange) and exchange.end(state, error))
+
+    async def idle(self) -> None:
+        """Wait until no exchange is live."""
+        await self._idle.wait()
+
+    # --- the way of one exchange ---
+
+    async def serve(self, caller: Caller, ask: Ask, client: Client, visit: Visit) -> None:
+        """Carry `ask` through; returns when the end of the answer has left.
+
+        GatewayError before admission; ExchangeFailed after it, when the failure is recorded and the client must be
+        told (by status, or in the stream where `client.started`).
+        """
+        route = await self._registry.resolve(ask.model)
+        self._permit(caller, ask, route, visit)
+        translator = route.upstream.translator(ask)
+        async with self._admitted(caller, ask, route, translator, visit) as running:
+            async with running.place:
+                self._seated(running.exchange)
+                async with self._opened(running, route) as response:
+                    client.begin(translator.content_type, self._admission.rate_limit_headers(running.ticket))
+                    end = await self._relay(running, response, client)
+        await client.finish(end)
+
+    def _permit(self, caller: Caller, ask: Ask, route: Route, visit: Visit) -> None:
+        """Refuse a model that the caller's key is not for; what was asked may match as well as what it means."""
+        if caller.may_use(ask.model, route.model):
+            return
+        self._refused(caller, route, visit, "model_not_allowed")
+        allowed = ", ".join(caller.key.models if caller.key is not None else ())
+        raise Forbidden(f"this key may not use the model {ask.model!r}; it is for {allowed}", code="model_not_allowed")
+
+    def _refused(self, caller: Caller, route: Route, visit: Visit, reason: str) -> None:
+        self._journal.refused(
+            user_id=caller.user.id,
+            user=caller.user.email,
+            key_id=caller.key.id if caller.key else None,
+            address=visit.address,
+            model=route.model,
+            reason=reason,
+        )
+
+    @asynccontextmanager
+    async def _admitted(
+        self, caller: Caller, ask: Ask, route: Route, translator: Translator, visit: Visit
+    ) -> AsyncIterator[_Running]:
+        """Admit and record; on the way out settle, whatever happened inside."""
+        self.admissible()
+        running = self._admit(caller, ask, route, translator, visit)
+        exchange = running.exchange
+        failure: BaseException | None = None
+        try:
+            await self._journal.opened(exchange)
+            yield running
+        except BaseException as error:
+            failure = error
+            _explain(exchange, error)
+        if exchange.state is None:
+            exchange.state = EndState.OK
+        # A failure to record is raised here: who has seen the end is in the audit, so nobody may see this one.
+        cancelled = await _undisturbed(self._settle(running))
+        failure = failure or cancelled
+        task = asyncio.current_task()
+        if isinstance(failure, asyncio.CancelledError):
+            if task is None or not exchange.error:
+                raise failure  # from elsewhere, not by `end`, which always says why
+            task.uncancel()
+        if exchange.state is not EndState.OK:
+            raise ExchangeFailed(exchange, running.status(failure), _retry_after(failure)) from failure
+
+    def _admit(self, caller: Caller, ask: Ask, route: Route, translator: Translator, visit: Visit) -> _Running:
+        """The synchronous step: all limits and the queue's bounds, or a refusal that costs nothing."""
+        if not self._still_counts(caller):
+            # Disabled or revoked between identification and here: the cut of their exchanges did not see this one.
+            raise Unauthenticated("the credential was revoked a moment ago", code="credential_revoked")
+        key = caller.key
+        subject = Subject(
+            user_id=caller.user.id,
+            email=caller.user.email,
+            key_id=key.id if key else None,
+            model=route.model,
+            address=visit.address,
+        )
+        seats = route.upstream.seats
+        try:
+            ticket = self._admission.admit(subject, seats)
+        except GatewayError as refusal:
+            self._refused(caller, route, visit, str(refusal.detail.get("limit") or refusal.code))
+            raise
+        exchange = Exchange(
+            request_id=visit.request_id,
+            user_id=caller.user.id,
+            user=caller.user.email,
+            key_id=key.id if key else None,
+            session=caller.session,
+            client_label=(key.label if key and key.label else visit.client_label)[:64],
+            address=visit.address,
+            user_agent=visit.user_agent,
+            route=visit.route,
+            model_asked=ask.model,
+            model=route.model,
+            upstream=route.upstream.name,
+            stream=ask.stream,
+            document=ask.document,
+            received=visit.received,
+            admitted=self._clock.wall(),
+            admitted_clock=ticket.admitted_clock,
+            task=asyncio.current_task(),
+        )
+        running = _Running(exchange, translator, ticket, seats.enter(ticket, exchange.request_id))
+        exchange.position = running.place.position
+        exchange.estimated_wait = running.place.estimated_wait
+        self._live[exchange.request_id] = exchange
+        self._idle.clear()
+        self._running[exchange.request_id] = running
+        visit.admitted(exchange)
+        self.changed(exchange)
+        return running
+
+    def _seated(self, exchange: Exchange) -> None:
+        exchange.seated = self._clock.wall()
+        self.changed(exchange)
+
+    @asynccontextmanager
+    async def _opened(self, running: _Running, route: Route) -> AsyncIterator[Response]:
+        """The upstream's answer to the request, under every deadline; an error answer is raised as UpstreamSaid."""
+        exchange, translator = running.exchange, running.translator
+        body = translator.body(route.model)
+        watch = running.watch = Watch(exchange, self._deadlines)
+        try:
+            async with route.upstream.request(
+                translator.upstream_method, translator.upstream_path, body=body, on_sent=running.was_sent
+            ) as response:
+                if response.status != 200:
+                    status, message = translator.error_status(response.status, await response.read(64 * 1024))
+                    raise UpstreamSaid(message, status=status)
+                yield response
+        finally:
+            watch.stop()
+
+    async def _relay(self, running: _Running, response: Response, client: Client) -> bytes:
+        """Pieces to the client as they arrive, until the upstream's end; returns the end, which is to leave last."""
+        exchange, translator, watch = running.exchange, running.translator, running.watch
+        assert watch is not None
+        async for data in response:
+            if exchange.first_byte is None:
+                exchange.first_byte = self._clock.wall()
+                self.changed(exchange)
+            watch.touch()
+            piece = translator.feed(data)
+            if piece:
+                exchange.bytes_out += len(piece)
+                exchange.chunks_out += 1
+                running.answer.append(piece)
+                slow = client.send(piece)
+                if slow is not None:
+                    await self._wait_for_client(exchange, slow)
+                    watch.touch()
+            if translator.finished and "content-length" not in response.headers:
+                response.release()
+                break  # with a length announced, that must come true as well: read on
+        # Raises where the upstream's end never came: a missing end is a failure, not an end.
+        end = translator.terminator()
+        running.answer.append(end)
+        exchange.bytes_out += len(end)
+        exchange.usage = translator.usage
+        return end
+
+    async def _wait_for_client(self, exchange: Exchange, slow: Awaitable[None]) -> None:
+        try:
+            await asyncio.wait_for(slow, STALLED_CLIENT)
+        except TimeoutError:
+            exchange.end(EndState.CLIENT_LEFT, f"the client read nothing for {STALLED_CLIENT:.0f} seconds")
+        except OSError:
+            exchange.end(EndState.CLIENT_LEFT, "the client closed the connection")
+        await asyncio.sleep(0)  # where `end` was called, the cancellation arrives here
+
+    async def _settle(self, running: _Running) -> None:
+        """The one clean-up: seat free, limits charged, end recorded, watchers told."""
+        exchange = running.exchange
+        running.place.leave()
+        exchange.ended = self._clock.wall()
+        if exchange.state is not EndState.OK:
+            # Generated, charged and on record, though an unstreamed client never got it.
+            gathered = running.translator.so_far()
+            if gathered:
+                running.answer.append(gathered)
+            exchange.usage = running.translator.usage
+        exchange.sent_upstream = running.sent
+        if running.sent:
+            self._admission.spend_tokens(running.ticket, charged_tokens(exchange, running.translator.pieces))
+        else:
+            self._admission.give_back(running.ticket)
+        try:
+            await self._journal.closed(exchange, running.answer)
+        finally:
+            self._live.pop(exchange.request_id, None)
+            self._running.pop(exchange.request_id, None)
+            if not self._live:
+                self._idle.set()
+            self._admission.settled(running.ticket)
+            self.changed(exchange)
+
+    async def keep_partials(self) -> None:
+        """Set down the running answers every second, until cancelled: a crash loses at most the last one."""
+        while True:
+            await asyncio.sleep(PARTIAL_EVERY)
+            await self.flush_partials()
+
+    async def flush_partials(self) -> None:
+        """Move what the running answers gained since the last time into the store's `partial` table."""
+        segments = []
+        for running in list(self._running.values()):
+            if running.answer and running.exchange.state is None:
+                segments.append((running.exchange.request_id, b"".join(running.answer)))
+                running.answer.clear()
+        if segments:
+            try:
+                await self._journal.flush_partials(segments)
+            except GatewayError as error:
+                log.warning("running answers could not be set down: %s", error)
+
+
+class Visit:
+    """What the web face knows of one request before the relay takes it on."""
+
+    __slots__ = ("address", "client_label", "exchange", "gone", "received", "request_id", "route", "user_agent")
+
+    def __init__(
+        self, *, request_id: str, address: str, route: str, client_label: str, user_agent: str, received: int
+    ) -> None:
+        self.request_id = request_id
+        self.address = address
+        self.route = route
+        self.client_label = client_label
+        self.user_agent = user_agent
+        self.received = received
+        self.exchange: Exchange | None = None
+        self.gone = False
+
+    def admitted(self, exchange: Exchange) -> None:
+        """The relay took the request on; a client that left before is gone from the start."""
+        self.exchange = exchange
+        if self.gone:
+            self.left()
+
+    def left(self) -> None:
+        """The client closed its connection."""
+        self.gone = True
+        if self.exchange is not None:
+            self.exchange.end(EndState.CLIENT_LEFT, "the client closed the connection")
+
+
+class _Running:
+    """An exchange with what it holds: ticket, place in line, answer so far, deadlines."""
+
+    __slots__ = ("answer", "exchange", "place", "sent", "ticket", "translator", "watch")
+
+    def __init__(self, exchange: Exchange, translator: Translator, ticket: Ticket, place: Place) -> None:
+        self.exchange = exchange
+        self.translator = translator
+        self.ticket = ticket
+        self.place = place
+        self.answer: list[bytes] = []
+        self.sent = False
+        self.watch: Watch | None = None
+
+    def was_sent(self) -> None:
+        """The upstream connection stands and the request's first byte goes out now."""
+        self.sent = True
+        if self.watch is not None:
+            self.watch.connected()
+
+    def status(self, failure: BaseException | None) -> int:
+        if isinstance(failure, UpstreamSaid) and failure.status is not None:
+            return failure.status
+        if isinstance(failure, GatewayError):
+            return failure.status
+        assert self.exchange.state is not None
+        return STATUS_OF_END.get(self.exchange.state, 502)
+
+
+def charged_tokens(exchange: Exchange, pieces: int) -> int:
+    """The tokens a settled exchange costs its windows: what the upstream counted.
+
+    Where it was cut off before it told, each of the answer's pieces counts as one (Ollama and llama.cpp send a token a
+    piece); the prompt's tokens are then not known and count nothing.
+    """
+    usage = exchange.usage
+    if usage.tokens_in is None and usage.tokens_out is None and exchange.state is not EndState.OK:
+        usage.tokens_out = pieces
+    return (usage.tokens_in or 0) + (usage.tokens_out or 0)
+
+
+async def _undisturbed(work: Awaitable[None]) -> asyncio.CancelledError | None:
+    """Await `work` to its end even where the task is cancelled meanwhile; that cancellation is returned."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            cancelled = error
+        except GatewayError:
+            break  # raised by result() below
+    task.result()
+    return cancelled
+
+
+def _explain(exchange: Exchange, error: BaseException) -> None:
+    """Name the end that `error` is, unless a reason is named already."""
+    if exchange.state is not None:
+        return
+    words = str(error) or type(error).__name__
+    match error:
+        case ConnectTimedOut():
+            exchange.state = EndState.TIMEOUT_CONNECT
+        case QueueTimeout():
+            exchange.state = EndState.QUEUE_TIMEOUT
+        case Unavailable():
+            exchange.state = EndState.REFUSED  # it could not be recorded: it was never opened
+        case asyncio.CancelledError():
+            exchange.state, words = EndState.SHUTDOWN, ""
+        case _:
+            if not isinstance(error, GatewayError):
+                log.error("request %s failed", exchange.request_id, exc_info=error)
+                words = "the gateway failed on this request; its log tells more under this request id"
+            exchange.state = EndState.UPSTREAM_ERROR
+    exchange.error = words
+
+
+def _retry_after(failure: BaseException | None) -> int | None:
+    seconds: Any = getattr(failure, "retry_after", None)
+    return math.ceil(seconds) if seconds is not None else None

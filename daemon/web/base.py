@@ -1,0 +1,207 @@
+"""What every route of the LAN face shares: request id, client address, identity, errors in the route's own shape.
+
+Rule: a handler raises `GatewayError`; it is turned into an answer here and nowhere else. Every answer carries
+`X-Request-Id`. What happens to be unexpected is logged with the request id and answered 500 without a traceback.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+from http.client import responses
+from typing import Any, ClassVar, TypeVar
+
+import msgspec
+from tornado import httputil, iostream
+from tornado.web import HTTPError, RequestHandler
+
+from common.errors import BadRequest, Forbidden, GatewayError, NotFound, Unavailable
+from daemon.access.identity import Caller
+from daemon.dialects import strict_json
+from daemon.exchange import new_request_id
+from daemon.house import House
+from daemon.traffic.windows import AddressBound
+
+log = logging.getLogger("gatelodge.web")
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+class Handler(RequestHandler):
+    """A route. Sub-classes set `error_shape` where their dialect has an error shape of its own."""
+
+    SUPPORTED_METHODS = ("GET", "HEAD", "POST", "DELETE", "OPTIONS")
+    public: ClassVar[bool] = False  # served without a credential
+    counted_elsewhere: ClassVar[bool] = False  # inference: its own limits apply, not the bound per address
+
+    house: House
+    request_id: str
+    client_address: str
+
+    def initialize(self, house: House) -> None:
+        self.house = house
+        self.request_id = new_request_id()
+        self.client_address = ""
+        self.left = False
+        house.begin_answer()
+        self.set_header("X-Request-Id", self.request_id)
+
+    def set_default_headers(self) -> None:
+        self.clear_header("Server")
+        self.set_header("Content-Type", "application/json; charset=utf-8")
+        if hasattr(self, "request_id"):
+            self.set_header("X-Request-Id", self.request_id)
+
+    def prepare(self) -> None:
+        self.client_address = client_address(self.request, self.house)
+        self._check_host()
+        self._allow_origin()
+        if self.house.stopping:
+            raise Unavailable("the gateway is shutting down; try again in a moment", code="shutdown", retry_after=5)
+        if not self.counted_elsewhere:
+            self.address_bound.admit(self.client_address)
+
+    @property
+    def address_bound(self) -> AddressBound:
+        """The generous bound per address on what is not inference."""
+        return self.house.admission.address_bound
+
+    def caller(self) -> Caller:
+        """Who is asking; Unauthenticated where nobody can tell."""
+        return self.house.access.identify(self.request.headers, address=self.client_address)
+
+    def administrator(self) -> Caller:
+        """The caller, who must be an administrator (of Ollama's models, over HTTP)."""
+        caller = self.caller()
+        if caller.user.role != "admin":
+            raise Forbidden("only an administrator's key may do this; ask the administrator of this gateway")
+        return caller
+
+    def read_json(self, kind: type[T]) -> T:
+        """The request body as `kind`, read strictly; BadRequest in words where it is not."""
+        document = strict_json.read(self.request.body)
+        try:
+            return msgspec.convert(document, kind)
+        except msgspec.ValidationError as error:
+            raise BadRequest(f"the request body is wrong: {error}") from error
+
+    def answer(self, status: int, content: Any) -> None:
+        """Answer with JSON."""
+        self.set_status(status)
+        self.finish(msgspec.json.encode(content))
+
+    def error_shape(self, status: int, code: str, message: str, detail: dict[str, Any]) -> Any:
+        """The body of an error in this route's dialect; Ollama's and our own: `error` in words, then details."""
+        return {"error": message, "code": code, **detail}
+
+    def refuse(self, error: GatewayError) -> None:
+        """Answer with `error` in the route's shape."""
+        self.clear()
+        self.set_status(error.status)
+        for name, value in error.headers.items():
+            self.set_header(name, value)
+        detail = dict(error.detail)
+        if error.retry_after is not None:
+            self.set_header("Retry-After", str(error.retry_after))
+        if error.status == 413:
+            self.set_header("Connection", "close")
+        self._allow_origin()
+        body = msgspec.json.encode(self.error_shape(error.status, error.code, error.message, detail))
+        self.finish(None if self.request.method == "HEAD" else body)
+
+    async def options(self, *_: str) -> None:
+        """A browser's preflight: answered only where an origin is allowed."""
+        if not self._allow_origin():
+            raise NotFound("no browser origin is allowed here (server.cors_origins)")
+        self.set_header("Access-Control-Allow-Methods", "GET, POST, DELETE")
+        self.set_header("Access-Control-Allow-Headers", "Authorization, Content-Type, X-API-KEY, X-Client-Label")
+        self.set_header("Access-Control-Max-Age", "600")
+        self.set_status(204)
+        self.finish()
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Tornado's way out for every exception."""
+        error = kwargs.get("exc_info", (None, None, None))[1]
+        if isinstance(error, GatewayError):
+            self.refuse(error)
+        elif isinstance(error, HTTPError):
+            self.refuse(GatewayError(_words(error), status=error.status_code, code="invalid_request"))
+        else:
+            self.refuse(
+                GatewayError(
+                    f"the gateway failed on this request; its log tells more under request id {self.request_id}"
+                )
+            )
+
+    def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
+        if isinstance(value, GatewayError | HTTPError | iostream.StreamClosedError | asyncio.CancelledError):
+            return
+        log.error(
+            "request %s to %s failed",
+            self.request_id,
+            self.request.path,
+            exc_info=(typ, value, tb),  # type: ignore[arg-type]
+        )
+
+    def on_connection_close(self) -> None:
+        self.left = True
+
+    def on_finish(self) -> None:
+        self.house.end_answer()
+
+    def _check_host(self) -> None:
+        allowed = self.house.config.server.allowed_hosts
+        if allowed:
+            host = httputil.split_host_and_port(self.request.host.lower())[0]
+            if host not in allowed:
+                raise GatewayError(f"this gateway does not serve the host {host!r}", status=421, code="misdirected")
+
+    def _allow_origin(self) -> bool:
+        origin = self.request.headers.get("Origin")
+        if origin is None or origin not in self.house.config.server.cors_origins:
+            return False
+        self.set_header("Access-Control-Allow-Origin", origin)
+        self.set_header("Vary", "Origin")
+        self.set_header("Access-Control-Expose-Headers", "X-Request-Id, Retry-After, RateLimit, RateLimit-Policy")
+        return True
+
+
+class UnknownRoute(Handler):
+    """What is not listed anywhere: 404 for who may ask, 401 for who may not; never an upstream."""
+
+    async def prepare(self) -> None:  # type: ignore[override]
+        super().prepare()
+        self.caller()
+        raise NotFound(f"there is nothing at {self.request.path}")
+
+
+def client_address(request: httputil.HTTPServerRequest, house: House) -> str:
+    """The client's address: the peer's, or what a configured proxy says of it in X-Forwarded-For."""
+    peer = request.connection.context.address  # type: ignore[union-attr]
+    address = str(peer[0]) if isinstance(peer, tuple) else ""
+    proxies = house.trusted_proxies
+    if not proxies or not _within(address, proxies):
+        return address
+    hops = [hop.strip() for hop in request.headers.get("X-Forwarded-For", "").split(",") if hop.strip()]
+    for hop in reversed(hops):
+        try:
+            address = str(ipaddress.ip_address(hop))
+        except ValueError:
+            return address  # a proxy of ours would not write this: believe no further
+        if not _within(address, proxies):
+            return address
+    return address
+
+
+def _within(address: str, networks: list[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> bool:
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return any(parsed in network for network in networks)
+
+
+def _words(error: HTTPError) -> str:
+    if error.status_code == 405:
+        return "this route does not have that method"
+    return error.log_message or responses.get(error.status_code, "the request is wrong")

@@ -1,0 +1,55 @@
+"""Every route of the LAN face, in one table; what is not in it is 404 without reaching an upstream.
+
+Rule: `docs/http.md` describes each of them, and a test says so.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tornado.web import Application
+
+from daemon.house import House
+from daemon.web import accounts, ollama, ollama_admin, system, tokens
+from daemon.web.base import Handler, UnknownRoute
+
+ROUTES: tuple[tuple[str, type[Handler]], ...] = (
+    (r"/", ollama.Root),
+    (r"/health", system.Health),
+    (r"/ready", system.Ready),
+    (r"/metrics", system.MetricsPage),
+    (r"/v1/queue", system.OwnQueue),
+    (r"/api/version", ollama.Version),
+    (r"/api/generate", ollama.Generate),
+    (r"/api/chat", ollama.Chat),
+    (r"/api/embed", ollama.Embed),
+    (r"/api/embeddings", ollama.Embeddings),
+    (r"/api/tags", ollama.Tags),
+    (r"/api/ps", ollama.Running),
+    (r"/api/show", ollama.Show),
+    (r"/generate", ollama.AliasGenerate),
+    (r"/chat", ollama.AliasChat),
+    (r"/embed", ollama.AliasEmbed),
+    (r"/tags", ollama.Tags),
+    (r"/api/pull", ollama_admin.Pull),
+    (r"/api/push", ollama_admin.Push),
+    (r"/api/create", ollama_admin.Create),
+    (r"/api/copy", ollama_admin.Copy),
+    (r"/api/delete", ollama_admin.Delete),
+    (r"/api/blobs/(sha256[:-][0-9a-f]{64})", ollama_admin.Blob),
+    *accounts.ROUTES,
+    *tokens.ROUTES,
+)
+
+
+def application(house: House) -> Application:
+    """The LAN face over `house`."""
+    arguments: dict[str, Any] = {"house": house}
+    return Application(
+        [(pattern, handler, arguments) for pattern, handler in ROUTES],
+        default_handler_class=UnknownRoute,
+        default_handler_args=arguments,
+        serve_traceback=False,
+        autoreload=False,
+        compress_response=False,
+    )

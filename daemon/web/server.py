@@ -1,0 +1,209 @@
+"""The LAN listener: Tornado's HTTP server, with our bounds in front of it.
+
+Rule: what is too large, too many, too slow or ambiguous is refused here, before a handler exists. The checks that need
+to know who is asking live in `base.py`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+import ssl
+from collections import Counter
+from http.client import responses
+from typing import Any
+
+from tornado import httputil, iostream, netutil
+from tornado.httpserver import HTTPServer
+from tornado.web import Application
+
+from daemon.config import Config
+from daemon.exchange import new_request_id
+
+MAX_HEADER_BYTES = 32 * 1024
+MAX_HEADERS = 100
+HEADER_TIMEOUT = 10.0  # seconds until the head of a request is complete; also how long a kept connection may idle
+BODY_TIMEOUT = 60.0  # seconds for a whole body; blobs have their own pace (`ollama_admin.py`)
+MAX_BLOB = 256 * 1024**3
+
+_TOKEN = re.compile(r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
+_FORM_ROUTES = ("/oauth/",)
+_STREAMED = ("/api/blobs/",)
+
+
+class GateServer(HTTPServer):
+    """An HTTP server that holds at most so many connections of one address."""
+
+    def initialize(  # type: ignore[override]
+        self, application: Application, *, config: Config, ssl_options: ssl.SSLContext | None = None
+    ) -> None:
+        super().initialize(
+            _Bounds(application, config.server.max_body),
+            ssl_options=ssl_options,
+            max_header_size=MAX_HEADER_BYTES,
+            idle_connection_timeout=HEADER_TIMEOUT * 6,
+            body_timeout=None,
+            max_body_size=MAX_BLOB,
+            max_buffer_size=config.server.max_body + 1024 * 1024,
+        )
+        self._per_address = config.server.connections_per_address
+        self._proxies = [ipaddress.ip_network(text, strict=False) for text in config.server.trusted_proxies]
+        self._open: Counter[str] = Counter()
+
+    def _handle_connection(self, connection: socket.socket, address: Any) -> None:
+        # Tornado's TCPServer calls this for each accepted socket: the earliest place to refuse one.
+        host = address[0] if isinstance(address, tuple) else ""
+        if self._open[host] >= self._per_address and not self._is_proxy(host):
+            connection.close()
+            return
+        super()._handle_connection(connection, address)
+
+    def handle_stream(self, stream: iostream.IOStream, address: tuple[Any, ...]) -> None:
+        host = address[0] if isinstance(address, tuple) and address else ""
+        self._open[host] += 1
+        super().handle_stream(stream, address)
+
+    def on_close(self, server_conn: object) -> None:
+        context = getattr(server_conn, "context", None)
+        address = getattr(context, "address", None)
+        host = address[0] if isinstance(address, tuple) and address else ""
+        self._open[host] -= 1
+        if self._open[host] <= 0:
+            del self._open[host]
+        super().on_close(server_conn)
+
+    def _is_proxy(self, host: str) -> bool:
+        if not self._proxies:
+            return False
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:
+            return False
+        return any(address in network for network in self._proxies)
+
+
+class _Bounds(httputil.HTTPServerConnectionDelegate):
+    """Puts a `_BoundedRequest` in front of the application's own reader of each request."""
+
+    def __init__(self, application: Application, max_body: int) -> None:
+        self.application = application
+        self.max_body = max_body
+
+    def start_request(self, server_conn: object, request_conn: httputil.HTTPConnection) -> httputil.HTTPMessageDelegate:
+        inner = self.application.start_request(server_conn, request_conn)
+        return _BoundedRequest(inner, request_conn, self.max_body)
+
+    def on_close(self, server_conn: object) -> None:
+        self.application.on_close(server_conn)
+
+
+class _BoundedRequest(httputil.HTTPMessageDelegate):
+    """Reads one request's head and body within bounds; what is outside gets its status and the connection ends."""
+
+    def __init__(self, inner: httputil.HTTPMessageDelegate, connection: httputil.HTTPConnection, max_body: int) -> None:
+        self.inner = inner
+        self.connection = connection
+        self.left = max_body
+        self.max_body = max_body
+        self.refused = False
+
+    def headers_received(
+        self, start_line: httputil.RequestStartLine | httputil.ResponseStartLine, headers: httputil.HTTPHeaders
+    ) -> Any:
+        assert isinstance(start_line, httputil.RequestStartLine)
+        path = start_line.path.partition("?")[0]
+        streamed = path.startswith(_STREAMED)
+        if streamed:
+            self.left = MAX_BLOB
+        problem = self._problem(start_line, headers)
+        if problem is not None:
+            return self._refuse(*problem)
+        if "Content-Type" in headers and not path.startswith(_FORM_ROUTES):
+            # Handlers read JSON whatever the type says, as Ollama does; Tornado would parse `curl -d` as a form.
+            del headers["Content-Type"]
+        return self.inner.headers_received(start_line, headers)
+
+    def data_received(self, chunk: bytes) -> Any:
+        if self.refused:
+            return None
+        self.left -= len(chunk)
+        if self.left < 0:
+            return self._refuse(413, f"the request body exceeds {self.max_body} bytes")
+        return self.inner.data_received(chunk)
+
+    def finish(self) -> None:
+        if not self.refused:
+            self.inner.finish()
+
+    def on_connection_close(self) -> None:
+        if not self.refused:
+            self.inner.on_connection_close()
+
+    def _problem(self, start_line: httputil.RequestStartLine, headers: httputil.HTTPHeaders) -> tuple[int, str] | None:
+        count = 0
+        for name, _ in headers.get_all():
+            count += 1
+            if not _TOKEN.match(name):
+                return 400, "a header name holds a character that is not allowed"
+        if count > MAX_HEADERS:
+            return 431, f"more than {MAX_HEADERS} header lines"
+        lengths = headers.get_list("Content-Length")
+        if len(lengths) > 1:
+            return 400, "more than one Content-Length"
+        if "Transfer-Encoding" in headers:
+            if start_line.version == "HTTP/1.0":
+                return 400, "Transfer-Encoding has no meaning in HTTP/1.0"
+            if lengths:
+                return 400, "both Content-Length and Transfer-Encoding"
+        if len(headers.get_list("Authorization")) > 1:
+            return 400, "more than one Authorization header"
+        if len(headers.get_list("Host")) > 1 or (start_line.version == "HTTP/1.1" and "Host" not in headers):
+            return 400, "exactly one Host header is needed"
+        if not start_line.path.startswith("/") and start_line.path != "*":
+            return 400, "the request target must be a path"
+        if "Content-Encoding" in headers and headers["Content-Encoding"].lower() != "identity":
+            return 415, "a compressed request body is not accepted; send it plain"
+        if lengths and lengths[0].isdigit() and int(lengths[0]) > self.left:
+            return 413, f"the request body exceeds {self.max_body} bytes"
+        return None
+
+    def _refuse(self, status: int, message: str) -> Any:
+        self.refused = True
+        body = b'{"error":"' + message.encode() + b'"}'
+        headers = httputil.HTTPHeaders(
+            {
+                "Content-Type": "application/json; charset=utf-8",
+                "Content-Length": str(len(body)),
+                "Connection": "close",
+                "X-Request-Id": new_request_id(),
+            }
+        )
+        reason = responses.get(status, "Refused")
+        wrote = self.connection.write_headers(httputil.ResponseStartLine("HTTP/1.1", status, reason), headers, body)
+        wrote.add_done_callback(lambda _: self._hang_up())
+        self.connection.finish()
+        return wrote
+
+    def _hang_up(self) -> None:
+        stream = getattr(self.connection, "stream", None)
+        if stream is not None:
+            stream.close()
+
+
+def listen(server: GateServer, host: str, port: int) -> int:
+    """Bind and start `server`; the port that was taken. OSError if it cannot be had."""
+    sockets = netutil.bind_sockets(port, address=host or None)
+    server.add_sockets(sockets)
+    name = sockets[0].getsockname()
+    return int(name[1])
+
+
+def tls_context(certificate: str, key: str) -> ssl.SSLContext | None:
+    """The context for a certificate chain and its key (PEM files); None where neither is given."""
+    if not certificate:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(certificate, key)
+    return context
