@@ -193,6 +193,7 @@ def load(
     merged: dict[str, Any] = {}
     origin: dict[str, str] = {}
     for source, layer in layers:
+        _read_unlimited(layer)
         _check(layer, source)
         _merge(merged, layer, source, origin, ())
     config = msgspec.convert(merged, Config)
@@ -201,8 +202,8 @@ def load(
         origin["upstreams"] = "OLLAMA_BASE_URL"
         config = msgspec.structs.replace(config, upstreams=(UpstreamConfig(name="ollama", url=url),))
     if not config.storage.data:
-        default = environment.get("STATE_DIRECTORY", "").split(":")[0] or "/var/lib/gatelodge"
-        config = msgspec.structs.replace(config, storage=msgspec.structs.replace(config.storage, data=default))
+        placed = msgspec.structs.replace(config.storage, data=_default_data(environment))
+        config = msgspec.structs.replace(config, storage=placed)
     _check_whole(config, origin)
     return config
 
@@ -233,22 +234,22 @@ def _file_in_data(
     if named:
         return Path(named)
     data = flags.get("storage", {}).get("data") or from_environment.get("storage", {}).get("data")
-    candidate = Path(data) / "gatelodge.toml" if data else None
-    return candidate if candidate is not None and candidate.is_file() else None
+    candidate = Path(data or _default_data(environment)) / "gatelodge.toml"
+    return candidate if candidate.is_file() else None
+
+
+def _default_data(environment: Mapping[str, str]) -> str:
+    """Where data lies that nobody places: `./run` and systemd say so by STATE_DIRECTORY."""
+    return environment.get("STATE_DIRECTORY", "").split(":")[0] or "/var/lib/gatelodge"
 
 
 def _file_layer(file: Path) -> dict[str, Any]:
     try:
-        layer = tomllib.loads(file.read_text(encoding="utf-8"))
+        return tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise StartError(f"cannot read the configuration file {file}: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise StartError(f"{file} is not valid TOML: {error}") from error
-    limits = layer.get("limits")
-    if isinstance(limits, dict):
-        # TOML has no null; the command line's word for "no limit" serves.
-        layer["limits"] = {key: None if value == "unlimited" else value for key, value in limits.items()}
-    return layer
 
 
 def _environment_layer(environment: Mapping[str, str]) -> dict[str, Any]:
@@ -327,6 +328,13 @@ def _merge(
         else:
             into[key] = value
             origin[".".join(here)] = source
+
+
+def _read_unlimited(layer: dict[str, Any]) -> None:
+    """TOML has no null: the command line's word for "no limit" serves."""
+    limits = layer.get("limits")
+    if isinstance(limits, dict):
+        layer["limits"] = {key: None if value == "unlimited" else value for key, value in limits.items()}
 
 
 def _check(layer: dict[str, Any], source: str) -> None:

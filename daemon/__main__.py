@@ -1,0 +1,95 @@
+"""`gatelodged`: arguments -> configuration -> run; every failure to start is one line and an exit code.
+
+Exit codes: 0 stopped as asked, 1 could not start or failed, 2 wrong arguments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import msgspec
+
+from common.errors import StartError
+from common.version import version
+from daemon import config as configuration
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Do what the arguments say; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        config = configuration.load(
+            file=Path(options.config) if options.config else None,
+            flags={
+                "storage.data": options.data,
+                "server.host": options.host,
+                "server.port": options.port,
+                "upstreams": configuration.with_ollama(options.ollama, options.seats),
+            },
+        )
+        if options.check:
+            print("the configuration is valid")
+            return 0
+        if options.doctor:
+            return _examine(config)
+        return _serve(config, builtin_model=options.builtin_model)
+    except StartError as error:
+        print(f"gatelodged: {error}", file=sys.stderr)
+        return 1
+
+
+def _serve(config: configuration.Config, *, builtin_model: bool) -> int:
+    from daemon.app import serve
+
+    os.umask(0o077)
+    try:
+        import uvloop
+
+        runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+    except ImportError:  # a platform without uvloop runs on asyncio's own loop
+        runner = asyncio.Runner()
+    with runner:
+        return runner.run(serve(config, builtin_model=builtin_model))
+
+
+def _examine(config: configuration.Config) -> int:
+    from daemon.doctor import examine
+
+    findings = asyncio.run(examine(config))
+    sys.stdout.write(msgspec.json.encode(findings).decode() + "\n")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="gatelodged", description="The gate in front of a team's Ollama.", allow_abbrev=False
+    )
+    parser.add_argument("--config", metavar="FILE", help="configuration file (TOML)")
+    parser.add_argument("--data", metavar="DIR", help="folder of database, keys and admin socket")
+    parser.add_argument("--host", metavar="ADDRESS", help="address to listen on")
+    parser.add_argument("--port", metavar="N", type=int, help="port to listen on; 0 takes a free one")
+    parser.add_argument("--ollama", metavar="URL", help="the one upstream: an Ollama at this address")
+    parser.add_argument("--seats", metavar="N", type=int, help="how many requests that upstream runs at once")
+    parser.add_argument(
+        "--no-builtin-model",
+        dest="builtin_model",
+        action="store_false",
+        help="never install the built-in engine where no Ollama answers",
+    )
+    parser.add_argument("--check", action="store_true", help="check the configuration and exit")
+    parser.add_argument("--doctor", action="store_true", help="examine the installation, print findings as JSON, exit")
+    parser.add_argument("--version", action="version", version=f"gatelodged {version()}")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,364 @@
+"""Wires one daemon together: start, serve, stop. No logic that belongs to a part.
+
+Order of the start: data folder and lock, store, recovery, identity, limits, upstreams, gate, admin socket, listeners.
+What was opened is closed in the opposite order, whatever happens in between (`AsyncExitStack`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import gc
+import ipaddress
+import logging
+import os
+import shutil
+import signal
+import socket
+import ssl
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from common import paths
+from common.errors import StartError, Unavailable
+from common.version import version
+from daemon import logs
+from daemon.access.accounts import Accounts
+from daemon.access.directory import Change, Cut, Directory
+from daemon.access.identity import Access
+from daemon.access.passwords import PasswordPool
+from daemon.access.sessions import Sessions
+from daemon.admin.lock import hold_lock
+from daemon.admin.server import AdminServer
+from daemon.admin.upstreams import recall
+from daemon.audit.export import Exports
+from daemon.audit.journal import Journal
+from daemon.audit.sealing import Sealer
+from daemon.config import Config
+from daemon.engine.choice import choose_upstreams
+from daemon.exchange import EndState, Exchange
+from daemon.first_start import greet
+from daemon.house import House
+from daemon.hub import Hub
+from daemon.metrics import Metrics
+from daemon.providers.registry import Registry, on_state_change
+from daemon.relay import Gate
+from daemon.store.database import Database
+from daemon.traffic.admission import Admission
+from daemon.traffic.limits import Limits
+from daemon.traffic.restore import restore
+from daemon.web.routes import application
+from daemon.web.server import GateServer, listen, tls_context
+from daemon.web.system import Readiness
+
+log = logging.getLogger("gatelodge.daemon")
+
+DRAIN = 20.0  # seconds that running exchanges may go on after SIGTERM
+LAST_WORDS = 2.0  # seconds for the ends of answers to leave, once their exchanges are over
+LOOK_AT_DISK = 5.0  # seconds between two looks at the free space
+
+
+async def serve(config: Config, *, builtin_model: bool) -> int:
+    """Run the daemon until SIGTERM or SIGINT; the exit code. StartError where it cannot start."""
+    listener = logs.start(config.log.level, config.log.format)
+    try:
+        loop = asyncio.get_running_loop()
+        stop: asyncio.Future[signal.Signals] = loop.create_future()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, _ask_to_stop, stop, number)
+        async with AsyncExitStack() as stack:
+            house = await _start_unless_stopped(stack, config, builtin_model, stop)
+            if house is None:
+                return 0
+            which = await stop
+            log.info("stopping: %s", which.name)
+            notify_systemd("STOPPING=1")
+            await drain(house, 0.0 if which is signal.SIGINT else DRAIN)
+        log.info("stopped")
+        return 0
+    finally:
+        listener.stop()
+
+
+async def _start_unless_stopped(
+    stack: AsyncExitStack, config: Config, builtin_model: bool, stop: asyncio.Future[signal.Signals]
+) -> House | None:
+    """Start; a Ctrl-C while the engine downloads or the disk is slow ends the start."""
+    starting = asyncio.ensure_future(
+        stack.enter_async_context(running(config, builtin_model=builtin_model, greeting=True))
+    )
+    waited: set[asyncio.Future[Any]] = {starting, stop}
+    await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        starting.cancel()
+        await asyncio.wait({starting})
+        return None
+    house = starting.result()
+    # What lives as long as the process need not be looked at by every collection: fewer pauses in mid-stream.
+    gc.collect()
+    gc.freeze()
+    notify_systemd("READY=1")
+    return house
+
+
+@asynccontextmanager
+async def running(config: Config, *, builtin_model: bool = False, greeting: bool = False) -> AsyncIterator[House]:
+    """One daemon, serving: the house while it runs. Tests use this too."""
+    async with AsyncExitStack() as stack:
+        _prepare(config.data)
+        stack.enter_context(hold_lock(config.data))
+        first = not paths.database_file(config.data).exists()
+        database = await Database.open(paths.database_file(config.data))
+        stack.push_async_callback(database.close)
+        house = await _furnished(stack, config, database, first=first, builtin_model=builtin_model)
+        _connect(stack, house)
+        _open_doors(stack, house)
+        if first and greeting:
+            await greet(house)
+        yield house
+
+
+async def drain(house: House, patience: float) -> None:
+    """Refuse new requests, let the running ones go on for `patience` seconds, then end them in the stream."""
+    house.stopping = True
+    for server in house.servers:
+        server.stop()
+    gate = house.gate
+    try:
+        await asyncio.wait_for(gate.idle(), patience)
+    except TimeoutError:
+        ended = gate.cut(lambda _: True, EndState.SHUTDOWN, "the gateway is shutting down")
+        log.info("%d running requests were ended", ended)
+        await gate.idle()
+    try:
+        # The last words of each answer are still on their way to its client.
+        await asyncio.wait_for(house.answered.wait(), LAST_WORDS)
+    except TimeoutError:
+        log.warning("some clients did not take the end of their answers")
+
+
+async def _furnished(
+    stack: AsyncExitStack, config: Config, database: Database, *, first: bool, builtin_model: bool
+) -> House:
+    """The services over the store, in the order of the start."""
+    clock = database.clock
+    secrets = paths.secrets_folder(config.data)
+    journal = Journal(database, clock, Sealer.load_or_create(secrets / "audit"))
+    await journal.recover()
+    stack.push_async_callback(journal.close)
+    passwords = PasswordPool(config.passwords)
+    stack.callback(passwords.close)
+    directory = await Directory.load(database, clock, passwords)
+    stack.push_async_callback(directory.close)
+    sessions = await Sessions.load(database, clock, directory, config, secrets)
+    stack.push_async_callback(sessions.close)
+    accounts = Accounts(
+        database,
+        clock,
+        directory=directory,
+        sessions=sessions,
+        passwords=passwords,
+        registration=config.registration,
+    )
+    await accounts.take_up()
+    access = Access(directory, sessions, clock)
+    limits = await Limits.load(
+        database,
+        clock,
+        seed=config.limits,
+        user_exists=directory.has_email,
+        key_exists=directory.keys.__contains__,
+    )
+    admission = Admission(limits, clock)
+    await restore(admission, limits, database, clock)
+    upstreams = await choose_upstreams(
+        stack, config, database, first=first, builtin_model=builtin_model, say=_say if first else log.info
+    )
+    registry = Registry(
+        upstreams, queue=config.queue, deadlines=config.deadlines, clock=clock, default=config.models.default
+    )
+    stack.push_async_callback(registry.close)
+    await recall(registry, database, upstreams)
+    gate = Gate(
+        clock=clock,
+        deadlines=config.deadlines,
+        journal=journal,
+        admission=admission,
+        registry=registry,
+        still_counts=access.still_counts,
+    )
+    house = House(
+        config=config,
+        clock=clock,
+        database=database,
+        journal=journal,
+        exports=Exports(database, clock),
+        directory=directory,
+        passwords=passwords,
+        sessions=sessions,
+        accounts=accounts,
+        access=access,
+        limits=limits,
+        admission=admission,
+        registry=registry,
+        gate=gate,
+        hub=Hub(version=version()),
+        metrics=Metrics(),
+        readiness=Readiness({}),
+        trusted_proxies=[ipaddress.ip_network(text, strict=False) for text in config.server.trusted_proxies],
+        started_us=clock.wall(),
+    )
+    return house
+
+
+def _connect(stack: AsyncExitStack, house: House) -> None:
+    """Who tells whom, and what goes on in the background."""
+    disk = _Disk(house.config)
+    gate, hub, metrics = house.gate, house.hub, house.metrics
+
+    def exchange_changed(exchange: Exchange) -> None:
+        hub.publish("live", exchange.request_id)
+        if exchange.state is not None:
+            metrics.exchange_ended(exchange)
+
+    def directory_changed(event: Change | Cut) -> None:
+        if isinstance(event, Cut):
+            gate.cut(
+                lambda each: event.concerns(user_id=each.user_id, key_id=each.key_id, session=each.session),
+                event.state,
+                event.reason,
+            )
+        else:
+            hub.publish(event.kind, event.id)
+
+    gate.changed = exchange_changed
+    gate.admissible = disk.check
+    house.directory.listeners.append(directory_changed)
+    on_state_change(house.registry, partial(hub.publish, "upstream"))
+    house.readiness = Readiness({"upstream": house.registry.why_not_ready, "storage": disk.why_not_ready})
+    for work in (
+        gate.keep_partials(),
+        house.admission.run(),
+        house.registry.run(),
+        house.journal.run(),
+        house.directory.run(),
+        house.sessions.run(),
+        house.accounts.run(),
+        disk.run(),
+    ):
+        stack.push_async_callback(_ended, asyncio.create_task(work))
+
+
+def _open_doors(stack: AsyncExitStack, house: House) -> None:
+    """The admin socket first: a daemon that serves can be administered."""
+    config = house.config
+    admin = AdminServer(house, paths.admin_socket(config.data), group=config.admin.group)
+    admin.start()
+    stack.push_async_callback(admin.stop)
+    server = config.server
+    face = application(house)
+    for host, port, certificate, key in (
+        (server.host, server.port, server.certificate, server.key),
+        *((each.host, each.port, each.certificate, each.key) for each in config.listen),
+    ):
+        try:
+            tls = tls_context(certificate, key)
+            listener = GateServer(face, config=config, ssl_options=tls)
+            taken = listen(listener, host, port)
+        except OSError as error:
+            raise StartError(_why_not_listening(host, port, error)) from error
+        house.servers.append(listener)
+        stack.push_async_callback(listener.close_all_connections)
+        stack.callback(listener.stop)
+        house.addresses.append((host, taken, tls is not None))
+        url = f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{taken}"
+        log.info("listening on %s", url, extra={"url": url})
+
+
+class _Disk:
+    """Watches the free space: below `storage.min_free` nothing is admitted, so that what runs can still be recorded."""
+
+    def __init__(self, config: Config) -> None:
+        self._data = config.data
+        self._min_free = config.storage.min_free
+        self._free = shutil.disk_usage(self._data).free
+
+    def check(self) -> None:
+        if self._free < self._min_free:
+            raise Unavailable(self._words(), code="disk_full", retry_after=60)
+
+    async def why_not_ready(self) -> str:
+        self._free = shutil.disk_usage(self._data).free
+        return self._words() if self._free < self._min_free else ""
+
+    async def run(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_AT_DISK)
+            self._free = shutil.disk_usage(self._data).free
+
+    def _words(self) -> str:
+        return (
+            f"the gateway's disk is nearly full ({self._free >> 20} MiB free, {self._min_free >> 20} MiB wanted): "
+            "nothing can be recorded, so nothing is served; its administrator must free space"
+        )
+
+
+def _prepare(data: Path) -> None:
+    """The data folder, private to its owner."""
+    try:
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if data.stat().st_uid == os.geteuid():
+            # Not narrower than it was made for the admin socket's group: that is the socket's matter.
+            data.chmod(data.stat().st_mode & 0o750)
+    except OSError as error:
+        raise StartError(
+            f"cannot use the data folder {data}: {error.strerror}; choose another with --data DIR"
+        ) from error
+    if not os.access(data, os.W_OK | os.X_OK):
+        raise StartError(f"the data folder {data} is not writable for this account; choose another with --data DIR")
+
+
+def _why_not_listening(host: str, port: int, error: OSError) -> str:
+    if isinstance(error, ssl.SSLError):
+        return (
+            f"cannot use the TLS certificate for port {port}: {error.reason or error}; check server.certificate and key"
+        )
+    if error.errno == errno.EADDRINUSE:
+        return f"port {port} on {host} is taken; stop what listens there, or choose another port with --port N"
+    if error.errno == errno.EACCES:
+        return f"port {port} may not be opened by this account; choose one above 1023 with --port N"
+    return f"cannot listen on {host} port {port}: {error.strerror or error}"
+
+
+def notify_systemd(message: str) -> None:
+    """Tell systemd (sd_notify(3)); silently nothing where it does not listen."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        try:
+            channel.sendto(message.encode(), "\0" + address[1:] if address[0] == "@" else address)
+        except OSError as error:
+            log.warning("systemd does not listen at %s: %s", address, error)
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait({task})
+    if not task.cancelled() and task.exception() is not None:
+        log.error("a background task had failed", exc_info=task.exception())
+
+
+def _ask_to_stop(stop: asyncio.Future[signal.Signals], number: signal.Signals) -> None:
+    if stop.done():
+        # A second Ctrl-C means now.
+        os._exit(1)
+    stop.set_result(number)
+
+
+def _say(words: str) -> None:
+    print(words, file=sys.stderr, flush=True)
