@@ -194,9 +194,9 @@ class Registry:
 
 
 def on_state_change(registry: Registry, listener: Callable[[str], None]) -> None:
-    """Have `listener` told the name of each upstream whose state changed."""
+    """Have `listener` told the name of each upstream whose state or seats changed."""
     for upstream in registry.upstreams:
-        upstream.changed = partial(listener, upstream.name)
+        upstream.changed = upstream.seats.changed = partial(listener, upstream.name)
 
 
 def _base(model: str) -> str:
