@@ -6,7 +6,11 @@ whole run red; so does an expected failure, which nothing may name.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+
 import pytest
+import uvloop
 
 from tests.rigs.engine import engine, engine_files
 from tests.rigs.real_ollama import ollama_files, real_ollama
@@ -26,3 +30,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if downloads & set(getattr(item, "fixturenames", ())) and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(900))
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The event loops that a module's tests run on: `EVENT_LOOPS` names them, else asyncio's own alone."""
+    factories = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+    names = getattr(getattr(item, "module", None), "EVENT_LOOPS", ("asyncio",))
+    return {name: factories[name] for name in names}

@@ -24,7 +24,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 from tests.rigs import upstream_routes, upstream_shapes
@@ -164,13 +164,12 @@ class _Connection(asyncio.StreamReaderProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)
         self.upstream.connections += 1
         self.upstream.open_connections += 1
         self.number = self.upstream.connections
         self.upstream._live.add(self)
-        self.writer = asyncio.StreamWriter(transport, self, self.reader, asyncio.get_running_loop())
+        self.writer = asyncio.StreamWriter(self.transport, self, self.reader, asyncio.get_running_loop())
         self.task = asyncio.create_task(self._serve())
 
     def eof_received(self) -> bool:
