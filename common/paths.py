@@ -37,6 +37,11 @@ def secrets_folder(data: Path) -> Path:
     return data / "secrets"
 
 
+def audit_keys_folder(data: Path) -> Path:
+    """The keys that sign the audit's checkpoints, and the public halves that verify them."""
+    return secrets_folder(data) / "audit"
+
+
 def exports_folder(data: Path) -> Path:
     """Exports that the daemon writes itself, 0700."""
     return data / "exports"

@@ -11,9 +11,17 @@ from console.commands import audit, completion, house, keys, limits, live, model
 CONSOLE_IS_NOT_THERE = "The console screen is not part of this version yet; every one of its actions is a command:"
 
 
+def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        click.echo(f"gatelodge, version {version()}")
+        context.exit()
+
+
 @click.group(cls=Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--socket", metavar="PATH", help="The daemon's admin socket; otherwise GATELODGE_SOCKET, or where it is.")
-@click.version_option(version(), "--version", prog_name="gatelodge")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Name the release."
+)
 @click.pass_context
 def cli(context: click.Context, socket: str | None) -> None:
     """Look after a Gatelodge daemon.

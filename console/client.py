@@ -167,9 +167,8 @@ def why_unreachable(path: Path, error: BaseException) -> str:
     if number in {errno.EACCES, errno.EPERM}:
         return _why_no_permission(path)
     if number in {errno.ENOENT, errno.ENOTDIR}:
-        return (
-            f"no daemon: there is no socket at {path}; start it ({_how_to_start()}), or name the socket: --socket PATH"
-        )
+        start = f"start the daemon ({_how_to_start()}), or name its socket: --socket PATH"
+        return f"no daemon: there is no socket at {path}; {start}"
     if number in {errno.ECONNREFUSED, errno.ENOTSOCK}:
         return (
             f"no daemon behind {path}: the socket was left by one that is gone; start the daemon again "

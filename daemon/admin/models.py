@@ -1,0 +1,158 @@
+"""Verbs about the models on the upstreams. A pull or deletion is in the audit before the upstream hears of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from common.errors import BadRequest, Forbidden, GatewayError, NotFound, UpstreamFailed
+from common.protocol import ModelDeleted, ModelDetail, ModelRow, ModelsList, ModelTarget, PullProgress
+from daemon.access.actor import Actor
+from daemon.admin.record import record
+from daemon.dialects.lines import LineReader
+from daemon.providers.ollama import is_remote_name
+from daemon.providers.upstream import Model, Upstream
+
+if TYPE_CHECKING:
+    from daemon.house import House
+
+_ERROR_BODY = 64 * 1024
+
+
+async def listed(house: House, _: Actor, request: ModelsList) -> list[ModelRow]:
+    """What is installed now, upstream by upstream."""
+    registry = house.registry
+    upstreams = registry.upstreams if request.upstream is None else [registry.upstream(request.upstream)]
+    await registry.refresh()
+    default = await registry.default_model()
+    rows = []
+    for upstream in upstreams:
+        loaded = await _loaded(upstream)
+        rows += [_row(upstream, model, loaded=loaded, default=default) for model in (upstream.models or {}).values()]
+    return rows
+
+
+async def shown(house: House, _: Actor, request: ModelTarget) -> ModelDetail:
+    """What the upstream knows of a model."""
+    upstream, name = await _place(house, request)
+    status, body = await upstream.show(name, {})
+    if status != 200:
+        raise _said(upstream, status, body)
+    return ModelDetail(name=name, upstream=upstream.name, information=msgspec.json.decode(body, type=dict[str, Any]))
+
+
+async def pull(house: House, actor: Actor, request: ModelTarget) -> AsyncGenerator[PullProgress, None]:
+    """Fetch a model, telling each step; leaving ends it at the upstream, too."""
+    if is_remote_name(request.model):
+        raise Forbidden(f"{request.model} runs outside of this network; such models are not served here")
+    upstream = _ollama(house, request.upstream)
+    await record(house, actor, "models pull", f"model:{request.model}", {"upstream": upstream.name})
+    last = PullProgress(status="")
+    question = msgspec.json.encode({"model": request.model, "stream": True})
+    async with upstream.request("POST", "/api/pull", body=question) as response:
+        if response.status != 200:
+            raise _said(upstream, response.status, await response.read(_ERROR_BODY))
+        lines = LineReader()
+        async for data in response:
+            for line in lines.feed(data):
+                if line.strip():
+                    last = _step(upstream, line)
+                    yield last
+    if last.status != "success":
+        raise UpstreamFailed(f"the upstream {upstream.name} ended the pull without success; pull again to go on")
+    await house.registry.refresh()
+
+
+async def delete(house: House, actor: Actor, request: ModelTarget) -> ModelDeleted:
+    """Delete a model from the upstream's disk."""
+    upstream, name = await _place(house, request)
+    if upstream.kind != "ollama":
+        raise BadRequest(f"the models of {upstream.name} are fixed: it is no Ollama")
+    await record(house, actor, "models delete", f"model:{name}", {"upstream": upstream.name})
+    status, body = await upstream.fetch("DELETE", "/api/delete", {"model": name})
+    if status != 200:
+        raise _said(upstream, status, body)
+    await house.registry.refresh()
+    return ModelDeleted(name=name, upstream=upstream.name, deleted=True)
+
+
+async def _place(house: House, target: ModelTarget) -> tuple[Upstream, str]:
+    """The upstream that is meant, and the model's name there."""
+    if target.upstream is None:
+        route = await house.registry.resolve(target.model)
+        return route.upstream, route.model
+    upstream = house.registry.upstream(target.upstream)
+    await house.registry.refresh()
+    for name in (target.model, f"{target.model}:latest"):
+        if name in (upstream.models or {}):
+            return upstream, name
+    raise NotFound(f"{upstream.name} has no model {target.model!r}", code="model_not_found")
+
+
+def _ollama(house: House, name: str | None) -> Upstream:
+    """The Ollama that is to fetch a model."""
+    if name is not None:
+        upstream = house.registry.upstream(name)
+        if upstream.kind != "ollama":
+            raise BadRequest(f"the models of {upstream.name} are fixed: it is no Ollama")
+        return upstream
+    having = [upstream for upstream in house.registry.upstreams if upstream.kind == "ollama"]
+    if not having:
+        raise NotFound("no Ollama is behind this gateway: its models are fixed; start it with --ollama URL")
+    if len(having) > 1:
+        names = ", ".join(upstream.name for upstream in having)
+        raise BadRequest(f"there are several Ollamas; say which with --upstream: {names}")
+    return having[0]
+
+
+async def _loaded(upstream: Upstream) -> set[str] | None:
+    try:
+        return {str(entry["name"]) for entry in await upstream.running()}
+    except UpstreamFailed:
+        return None
+
+
+def _row(upstream: Upstream, model: Model, *, loaded: set[str] | None, default: str) -> ModelRow:
+    details = model.entry.get("details")
+    details = details if isinstance(details, dict) else {}
+    size = model.entry.get("size")
+    return ModelRow(
+        name=model.name,
+        upstream=upstream.name,
+        size=size if isinstance(size, int) and size > 0 else None,
+        family=_text(details.get("family")),
+        parameters=_text(details.get("parameter_size")),
+        quantization=_text(details.get("quantization_level")),
+        modified=_text(model.entry.get("modified_at")),
+        loaded=None if loaded is None else model.name in loaded,
+        default=model.name == default,
+    )
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _step(upstream: Upstream, line: bytes) -> PullProgress:
+    try:
+        document = msgspec.json.decode(line, type=dict[str, Any])
+        if "error" in document:
+            raise UpstreamFailed(f"the upstream {upstream.name} says: {document['error']}")
+        return msgspec.convert(document, PullProgress)
+    except msgspec.DecodeError as error:
+        raise UpstreamFailed(
+            f"the upstream {upstream.name} told its progress in a form that is not Ollama's"
+        ) from error
+
+
+def _said(upstream: Upstream, status: int, body: bytes) -> GatewayError:
+    """An error answer of the upstream, in its own words."""
+    try:
+        words = str(msgspec.json.decode(body, type=dict[str, Any])["error"])
+    except (msgspec.DecodeError, KeyError):
+        words = f"status {status}"
+    if status == 404:
+        return NotFound(words, code="model_not_found")
+    return UpstreamFailed(f"the upstream {upstream.name} says: {words}")

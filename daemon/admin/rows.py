@@ -1,0 +1,144 @@
+"""What lives in the daemon, as the rows of `common/protocol.py`. Pure; no secret passes through here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from common.protocol import KeyRow, KeyState, LimitRow, LimitValues, LiveRow, Unlimited, UpstreamRow, UserRow
+from common.times import iso, iso_or_none
+from daemon.exchange import Exchange
+from daemon.providers.upstream import Upstream
+from daemon.store.keys import Key
+from daemon.store.registrations import Registration
+from daemon.store.users import User
+from daemon.traffic.limits import TargetLimits
+
+if TYPE_CHECKING:
+    from daemon.house import House
+
+
+def user_row(house: House, user: User) -> UserRow:
+    """A user."""
+    now_us = house.clock.wall()
+    return UserRow(
+        id=user.id,
+        email=user.email,
+        status=user.status,
+        role=user.role,
+        service=user.service,
+        code=None,
+        address=None,
+        created=iso(user.created_us),
+        approved=iso_or_none(user.approved_us),
+        must_change_password=user.must_change,
+        keys=sum(key.is_live(now_us) for key in house.directory.keys_of(user.id)),
+        notes=user.notes,
+        version=user.version,
+    )
+
+
+def pending_row(entry: Registration) -> UserRow:
+    """An entry that waits for approval."""
+    return UserRow(
+        id=None,
+        email=entry.email,
+        status="pending",
+        role="user",
+        service=False,
+        code=entry.code,
+        address=entry.address,
+        created=iso(entry.created_us),
+        approved=None,
+        must_change_password=False,
+        keys=0,
+        notes="",
+        version=0,
+    )
+
+
+def key_row(house: House, key: Key) -> KeyRow:
+    """An API key, without its secret."""
+    now_us = house.clock.wall()
+    user = house.directory.users.get(key.user_id)
+    in_grace = key.previous_until_us is not None and now_us < key.previous_until_us
+    return KeyRow(
+        id=key.id,
+        user=user.email if user is not None else "",
+        label=key.label,
+        state=_key_state(key, user, now_us),
+        purpose=key.purpose,
+        models=list(key.models),
+        addresses=list(key.addresses),
+        in_path=key.in_path,
+        created=iso(key.created_us),
+        expires=iso_or_none(key.expires_us),
+        revoked=iso_or_none(key.revoked_us),
+        previous_until=iso_or_none(key.previous_until_us) if in_grace else None,
+        last_used=iso_or_none(key.last_used_us),
+        last_address=key.last_address or None,
+        version=key.version,
+    )
+
+
+def _key_state(key: Key, user: User | None, now_us: int) -> KeyState:
+    if key.revoked_us is not None:
+        return "revoked"
+    if not key.is_live(now_us):
+        return "expired"
+    return "active" if user is not None and user.status == "active" else "suspended"
+
+
+def limit_row(limits: TargetLimits) -> LimitRow:
+    """A target's limits; what it does not say itself is None, unlimited is a word."""
+    effective = limits.effective
+    return LimitRow(
+        target=limits.target,
+        effective=None if effective is None else LimitValues(**{k: _amount(v) for k, v in effective.items()}),
+        **{name: _amount(value) for name, value in limits.own.items()},
+    )
+
+
+def _amount(value: int | None) -> int | Unlimited:
+    return "unlimited" if value is None else value
+
+
+def live_row(exchange: Exchange) -> LiveRow | None:
+    """An exchange that has not ended; None once it has."""
+    phase = exchange.phase
+    if phase == "ended":
+        return None
+    return LiveRow(
+        request_id=exchange.request_id,
+        state="queued" if phase == "queued" else "prefill" if phase == "prefill" else "run",
+        position=exchange.position(),
+        user=exchange.user,
+        key=exchange.key_id,
+        client_label=exchange.client_label,
+        address=exchange.address,
+        route=exchange.route,
+        model=exchange.model,
+        upstream=exchange.upstream,
+        stream=exchange.stream,
+        received=iso(exchange.received),
+        seated=iso_or_none(exchange.seated),
+        first_byte=iso_or_none(exchange.first_byte),
+        chunks_out=exchange.chunks_out,
+        bytes_out=exchange.bytes_out,
+    )
+
+
+def upstream_row(upstream: Upstream) -> UpstreamRow:
+    """An upstream as it is now."""
+    return UpstreamRow(
+        name=upstream.name,
+        kind=upstream.kind,
+        url=upstream.url,
+        state=upstream.state,
+        error=upstream.error if upstream.state == "down" else None,
+        version=upstream.version,
+        seats=upstream.seats.size,
+        running=upstream.seats.running,
+        queued=upstream.seats.waiting,
+        models=None if upstream.models is None else len(upstream.models),
+        probed_seats=upstream.probed_seats,
+    )

@@ -1,0 +1,107 @@
+"""What the hub shows, and who tells it: the sources of its rows, and the ears at directory, gate and seats.
+
+Rule: reading only. A row is made when a watcher's batch is due, never when something changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from common.protocol import LiveRow, Totals
+from common.times import iso
+from daemon.access.events import Change, Cut
+from daemon.admin.rows import key_row, live_row, pending_row, upstream_row, user_row
+from daemon.exchange import Exchange
+from daemon.hub import Source
+
+if TYPE_CHECKING:
+    from common.protocol import KeyRow, UpstreamRow, UserRow
+    from daemon.house import House
+
+
+def feed(house: House) -> None:
+    """Give the hub its sources. Once, before the admin socket opens; who publishes is wired in `daemon/app.py`."""
+    hub, directory = house.hub, house.directory
+    hub.sources["live"] = Source(
+        rows=lambda: _live_rows(house),
+        row=lambda request_id: _live_row(house, request_id),
+        progress=lambda: {exchange.request_id: _progress(exchange) for exchange in house.gate.live()},
+    )
+    hub.sources["user"] = Source(
+        rows=lambda: [(str(user.id), user_row(house, user)) for user in directory.users.values()],
+        row=lambda user_id: _user_row(house, user_id),
+    )
+    hub.sources["registration"] = Source(
+        rows=lambda: [(entry.code, pending_row(entry)) for entry in directory.registrations.values()],
+        row=lambda code: _pending_row(house, code),
+    )
+    hub.sources["key"] = Source(
+        rows=lambda: [(key.id, key_row(house, key)) for key in directory.keys.values()],
+        row=lambda key_id: _key_row(house, key_id),
+    )
+    hub.sources["upstream"] = Source(
+        rows=lambda: _upstream_rows(house),
+        row=lambda name: dict(_upstream_rows(house)).get(name),
+        # Health and seats have no events: what a row says is compared each period instead.
+        progress=lambda: {name: hash(repr(row)) for name, row in _upstream_rows(house)},
+    )
+    hub.totals = lambda: totals(house)
+    directory.listeners.append(lambda event: _wake_keys(house, event))
+
+
+def totals(house: House) -> Totals:
+    """The head line: what runs and waits at all upstreams together."""
+    queued = [exchange for exchange in house.gate.live() if exchange.phase == "queued"]
+    seats = [upstream.seats for upstream in house.registry.upstreams]
+    return Totals(
+        running=sum(each.running for each in seats),
+        seats=sum(each.size for each in seats),
+        queued=len(queued),
+        oldest_queued=iso(min(exchange.received for exchange in queued)) if queued else None,
+    )
+
+
+def _wake_keys(house: House, event: Change | Cut) -> None:
+    """Keys are suspended and wake with their user."""
+    if isinstance(event, Change) and event.kind == "user":
+        for key in house.directory.keys_of(int(event.id)):
+            house.hub.publish("key", key.id)
+
+
+def _progress(exchange: Exchange) -> int:
+    """A number that moves when the row does without an event: pieces relayed, or the place in the line."""
+    if exchange.seated is not None:
+        return exchange.chunks_out
+    return -(exchange.position() or 0)
+
+
+def _live_rows(house: House) -> Iterable[tuple[str, LiveRow]]:
+    for exchange in house.gate.live():
+        row = live_row(exchange)
+        if row is not None:
+            yield exchange.request_id, row
+
+
+def _live_row(house: House, request_id: str) -> LiveRow | None:
+    exchange = house.gate.find(request_id)
+    return None if exchange is None else live_row(exchange)
+
+
+def _user_row(house: House, user_id: str) -> UserRow | None:
+    user = house.directory.users.get(int(user_id))
+    return None if user is None else user_row(house, user)
+
+
+def _pending_row(house: House, code: str) -> UserRow | None:
+    entry = house.directory.registrations.get(code)
+    return None if entry is None else pending_row(entry)
+
+
+def _key_row(house: House, key_id: str) -> KeyRow | None:
+    key = house.directory.keys.get(key_id)
+    return None if key is None else key_row(house, key)
+
+
+def _upstream_rows(house: House) -> list[tuple[str, UpstreamRow]]:
+    return [(upstream.name, upstream_row(upstream)) for upstream in house.registry.upstreams]

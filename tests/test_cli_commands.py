@@ -1,0 +1,398 @@
+"""The command line over a real daemon: what people and scripts read, what they are asked, and what they get back."""
+
+import asyncio
+import csv
+import hashlib
+import io
+import json
+import os
+import pty
+import re
+import stat
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from common.untrusted import csv_uncell, is_unsafe
+from tests.rigs.engine import ROOT
+from tests.rigs.gatehouse import MODEL
+from tests.rigs.office import Office, open_office
+from tests.rigs.until import until
+from tests.rigs.upstream_behaviours import saying, stall_after
+
+HOSTILE = "\x1b]0;pwned\x07\x1b[2J\u202eevil\u200b[/] [@click=app.quit]\x9b31m"
+
+
+@pytest.fixture
+async def office(tmp_path: Path) -> AsyncIterator[Office]:
+    async with open_office(tmp_path) as office:
+        yield office
+
+
+async def test_a_user_comes_and_goes(office: Office) -> None:
+    """The daily tasks, as contract.md names them."""
+    added = await office.json("users", "add", "joe@example.org")
+    assert set(added) == {"id", "email", "role", "service", "one_time_password", "one_time_expires"}
+    rows = await office.json("users", "list")
+    assert [row["email"] for row in rows] == ["ana@example.org", "joe@example.org"]
+    table = (await office.done("users", "list")).stdout
+    assert table.splitlines()[0].split()[:3] == ["STATUS", "EMAIL", "ROLE"]
+    assert "joe@example.org" in table
+    assert (await office.json("users", "role", "joe@example.org", "admin"))["role"] == "admin"
+    assert (await office.json("users", "notes", "joe@example.org", "from sales"))["notes"] == "from sales"
+    assert (await office.json("users", "disable", "joe@example.org"))["status"] == "disabled"
+    assert (await office.json("users", "enable", "joe@example.org"))["status"] == "active"
+    shown = await office.json("users", "show", "joe@example.org")
+    assert shown["limits"]["effective"]["requests_per_minute"] == "unlimited"
+    assert "from sales" in (await office.done("users", "show", "joe@example.org")).stdout
+
+
+async def test_a_one_time_password_is_the_only_thing_on_standard_output(office: Office) -> None:
+    """So that it can be piped; what is said about it goes to standard error."""
+    result = await office.done("users", "add", "joe@example.org")
+    assert re.fullmatch(r"one-time password  \S{20,}\n", result.stdout)
+    assert "shown this once" in result.stderr
+    result = await office.done("users", "add", "robot@example.org", "--service")
+    assert result.stdout == ""
+    assert "service account" in result.stderr
+
+
+async def test_who_registered_is_approved_by_address_or_code(office: Office) -> None:
+    """An address with several entries is refused with exit 1 and their codes."""
+    body = {"email": "joe@example.org", "password": "correct horse battery"}
+    url = office.gate.url + "/auth/register"
+    codes = [(await office.gate.http.post(url, json=body)).json()["code"] for _ in range(2)]
+    result = await office.cli("users", "approve", "joe@example.org")
+    assert result.exit_code == 1
+    assert all(code in result.stderr for code in codes)
+    table = (await office.done("users", "list", "--status", "pending")).stdout
+    assert all(code in table for code in codes)
+    assert (await office.json("users", "approve", codes[0]))["status"] == "active"
+
+
+async def test_a_key_for_a_script(office: Office) -> None:
+    """`{"id","key"}` and nothing else; the durations of people."""
+    issued = await office.json(
+        "keys", "issue", "ana@example.org", "--label", "n8n", "--expires", "90d", "--model", "smol*", "--model", "x"
+    )
+    assert set(issued) == {"id", "key"}
+    (row,) = [row for row in await office.json("keys", "list") if row["id"] == issued["id"]]
+    assert row["models"] == ["smol*", "x"]
+    assert (await office.gate.chat(key=issued["key"])).status_code == 200
+    rotated = await office.json("keys", "rotate", issued["id"], "--grace", "1h")
+    assert rotated["id"] == issued["id"] and rotated["previous_until"]
+    assert (await office.gate.chat(key=issued["key"])).status_code == 200
+    assert issued["id"] in (await office.done("keys", "list", "--user", "ana@example.org")).stdout
+    assert (await office.json("keys", "revoke", issued["id"], "--yes"))["state"] == "revoked"
+    assert issued["key"] not in (await office.done("keys", "list", "--all")).stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("users", "delete", "ana@example.org"),
+        ("users", "reset-password", "ana@example.org"),
+        ("keys", "revoke", "{key}"),
+        ("models", "delete", MODEL),
+    ],
+)
+async def test_what_destroys_is_not_done_unasked(office: Office, arguments: tuple[str, ...]) -> None:
+    """Without a terminal to ask on: exit 1, the target named, nothing changed."""
+    key = next(iter(office.gate.house.directory.keys))
+    words = [word.format(key=key) for word in arguments]
+    before = len(office.recorded())
+    result = await office.cli(*words)
+    assert result.exit_code == 1
+    assert "--yes" in result.stderr
+    assert words[2] in result.stderr
+    assert len(office.recorded()) == before
+
+
+async def test_a_person_is_asked_and_may_decline(office: Office) -> None:
+    """On a real terminal: the question names the target, and only `y` does it."""
+    for answer, revoked in (("n", False), ("y", True)):
+        key = next(iter(office.gate.house.directory.keys))
+        text, code = await asyncio.to_thread(_on_a_terminal, office, ["keys", "revoke", key], f"{answer}\n")
+        assert f"Revoke the key {key} for good?" in text
+        assert code == (0 if revoked else 1)
+        assert (office.gate.house.directory.keys[key].revoked_us is not None) is revoked
+
+
+def _on_a_terminal(office: Office, arguments: list[str], typed: str, columns: int = 80) -> tuple[str, int]:
+    """What the program writes on a pseudo-terminal, and its exit code."""
+    import fcntl
+    import struct
+    import termios
+
+    master, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    with subprocess.Popen(
+        [sys.executable, "-m", "console", "--socket", str(office.socket), *arguments],
+        cwd=ROOT,
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": str(columns)},
+    ) as process:
+        os.close(terminal)
+        os.write(master, typed.encode())
+        written = b""
+        while True:
+            try:
+                data = os.read(master, 65536)
+            except OSError:  # the terminal is gone with the process
+                break
+            if not data:
+                break
+            written += data
+        code = process.wait(20)
+    os.close(master)
+    return written.decode(), code
+
+
+async def test_limits_as_the_contract_spells_them(office: Office) -> None:
+    """Every flag; `unlimited`; an array of objects with the flags' names."""
+    (row,) = await office.json(
+        *("limits", "set", "user:ana@example.org", "--requests-per-minute", "1", "--requests-per-hour", "20"),
+        *("--requests-per-day", "30", "--tokens-per-minute", "unlimited", "--tokens-per-day", "40"),
+        *("--concurrency", "2"),
+    )
+    assert {name: value for name, value in row.items() if name != "effective"} == {
+        "target": "user:ana@example.org",
+        "requests_per_minute": 1,
+        "requests_per_hour": 20,
+        "requests_per_day": 30,
+        "tokens_per_minute": "unlimited",
+        "tokens_per_day": 40,
+        "concurrency": 2,
+    }
+    assert [(await office.gate.chat()).status_code for _ in range(2)] == [200, 429]
+    table = (await office.done("limits", "show", "ana@example.org")).stdout
+    assert "REQ/MIN" in table and "in force" in table
+    assert [row["target"] for row in await office.json("limits", "show")] == ["default", "user:ana@example.org"]
+    (row,) = await office.json("limits", "clear", "ana@example.org")
+    assert row["concurrency"] is None
+    result = await office.cli("limits", "show", "planet:earth")
+    assert result.exit_code == 1
+    assert "planet:earth" in result.stderr
+
+
+async def test_models_and_upstreams(office: Office) -> None:
+    """Listed, fetched, shown, deleted, probed."""
+    assert [row["name"] for row in await office.json("models", "list")] == [MODEL, "qwen3:4b"]
+    assert f"{MODEL} (default)" in (await office.done("models", "list")).stdout
+    result = await office.done("models", "pull", "phi4:14b")
+    assert "pulling manifest" in result.stderr and "success" in result.stderr
+    assert (await office.json("models", "pull", "phi4:14b"))["status"] == "success"
+    assert (await office.json("models", "show", "phi4:14b"))["information"]["details"]
+    assert "phi4:14b" in (await office.done("models", "show", "phi4:14b")).stdout
+    assert (await office.json("models", "delete", "phi4:14b", "--yes"))["deleted"] is True
+    (row,) = await office.json("upstreams", "list")
+    assert (row["name"], row["state"], row["probed_seats"]) == ("up", "ok", None)
+    office.gate.upstream.seats = asyncio.Semaphore(3)
+    office.gate.upstream.default = stall_after(1, asyncio.Event())
+    assert (await office.json("upstreams", "probe", "up", "--set"))["seats"] == 3
+    assert (await office.json("upstreams", "seats", "up", "2"))["seats"] == 2
+    assert "127.0.0.1" in (await office.done("upstreams", "list")).stdout
+
+
+async def test_what_runs_is_shown_and_ended(office: Office) -> None:
+    """`live` and `cancel`, by the request id that the client has, too."""
+    office.gate.upstream.next(stall_after(1, asyncio.Event()))
+    chat = asyncio.create_task(office.gate.chat(stream=True))
+    await until(lambda: any(each.phase == "run" for each in office.gate.house.gate.live()))
+    (row,) = await office.json("live")
+    assert row["state"] == "run"
+    assert row["request_id"] in (await office.done("live")).stdout
+    assert (await office.json("cancel", row["request_id"]))["cancelled"] is True
+    response = await chat
+    assert response.headers["x-request-id"] == row["request_id"]
+    assert (await office.json("live")) == []
+    assert "nothing runs" in (await office.done("live")).stderr
+    assert (await office.cli("cancel", "nosuch")).exit_code == 1
+
+
+async def test_live_watch_prints_the_stream(office: Office) -> None:
+    """With --json the messages as they come, one document a line; Ctrl-C ends it."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "console", "--socket", str(office.socket), "live", "--watch", "--json"),
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    lines = [json.loads(await process.stdout.readline()) for _ in range(2)]
+    assert [line["type"] for line in lines] == ["hello", "snapshot"]
+    await office.gate.chat()
+    assert json.loads(await process.stdout.readline())["type"] == "batch"
+    process.send_signal(2)
+    _, errors = await process.communicate()
+    assert process.returncode == 1
+    assert b"Traceback" not in errors
+
+
+async def test_the_audit_is_searched_and_read(office: Office) -> None:
+    """Filters as words, pages, prompt and answer; a filter that cannot be is refused."""
+    for _ in range(3):
+        await office.gate.chat()
+    rows = await office.json("audit", "search", "user:ana@example.org", "state:ok", "since:1h", "--limit", "2")
+    assert len(rows) == 2
+    assert rows[0]["log_id"] > rows[1]["log_id"]
+    (older,) = await office.json("audit", "search", "--before", str(rows[1]["log_id"]))
+    assert older["log_id"] < rows[1]["log_id"]
+    assert len(await office.json("audit", "search", "text:why")) == 3
+    assert await office.json("audit", "search", "text:nowhere to be found") == []
+    table = (await office.done("audit", "search")).stdout
+    assert len(table.splitlines()) == 4
+    exchange = await office.json("audit", "show", rows[0]["request_id"])
+    assert (exchange["prompt"], exchange["response"]) == ("Why?", "Why not?")
+    text = (await office.done("audit", "show", str(rows[0]["log_id"]))).stdout
+    assert "[user]\n  Why?\n[answer]\n  Why not?\n" in text
+    assert (await office.cli("audit", "search", "state:splendid")).exit_code == 1
+    assert (await office.cli("audit", "show", "nosuch")).exit_code == 1
+
+
+async def test_an_export_to_a_file_is_verified(office: Office, tmp_path: Path) -> None:
+    """Row 53, T4: written with the caller's rights, 0600, read back; the report has its digest; then deletion works."""
+    await office.gate.chat()
+    file = tmp_path / "ana.csv"
+    report = await office.json("audit", "export", "--user", "ana@example.org", "--output", str(file))
+    body = file.read_bytes()
+    assert report["verified"] is True
+    assert report["sha256"] == hashlib.sha256(body).hexdigest()
+    assert (report["bytes"], report["file"]) == (len(body), str(file))
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert [entry.name for entry in tmp_path.iterdir() if entry.name != "data"] == ["ana.csv"]
+    await office.done("users", "disable", "ana@example.org")
+    assert (await office.json("users", "delete", "ana@example.org", "--yes"))["deleted"] is True
+
+
+async def test_an_export_to_standard_output_is_the_file_and_nothing_else(office: Office) -> None:
+    """CSV by default, JSONL on demand; it does not count as verified."""
+    office.gate.upstream.next(saying("=1+1"))
+    await office.gate.chat()
+    text = (await office.done("audit", "export")).stdout
+    (row,) = csv.DictReader(io.StringIO(text, newline=""))
+    assert list(row)[:4] == ["log_id", "prompt", "response", "timestamp"]
+    assert row["response"] == "'=1+1"
+    assert csv_uncell(row["response"]) == "=1+1"
+    (line,) = (await office.done("audit", "export", "--format", "jsonl", "--since", "1h")).stdout.splitlines()
+    assert json.loads(line)["response"] == "=1+1"
+    await office.done("users", "disable", "ana@example.org")
+    result = await office.cli("users", "delete", "ana@example.org", "--yes")
+    assert result.exit_code == 1
+    assert "audit export --user ana@example.org --output FILE" in result.stderr
+
+
+async def test_a_file_that_cannot_be_written_is_a_sentence(office: Office, tmp_path: Path) -> None:
+    """Exit 1, the path and the reason."""
+    result = await office.cli("audit", "export", "--output", str(tmp_path / "absent" / "x.csv"))
+    assert result.exit_code == 1
+    assert "cannot write" in result.stderr and "absent" in result.stderr
+
+
+async def test_verify_says_intact_and_exits_with_what_it_found(office: Office) -> None:
+    """0 intact, 1 where an expectation is unmet."""
+    await office.gate.chat()
+    report = await office.json("audit", "verify")
+    assert report["intact"] is True
+    assert "intact" in (await office.done("audit", "verify")).stdout
+    kept = f"{report['head_seq']}:{'0' * 64}"
+    assert (await office.cli("audit", "verify", "--expect", kept)).exit_code == 1
+    assert (await office.cli("audit", "verify", "--expect", "x")).exit_code == 1
+
+
+async def test_status_doctor_selftest(office: Office) -> None:
+    """The three that one asks first."""
+    answer = await office.json("status")
+    assert answer["addresses"] == [office.gate.url]
+    assert office.gate.url in (await office.done("status")).stdout
+    findings = await office.json("doctor")
+    assert {"subject", "severity", "message", "advice"} == set(findings[0])
+    assert "ok " in (await office.done("doctor")).stdout
+    steps = await office.json("selftest")
+    assert all(step["ok"] for step in steps)
+    assert "stream a chat" in (await office.done("selftest", "--model", "qwen3:4b")).stdout
+    await office.gate.upstream.stop()
+    assert (await office.cli("selftest")).exit_code == 1
+    assert (await office.cli("doctor")).exit_code == 1
+
+
+async def test_nothing_foreign_drives_the_terminal(office: Office) -> None:
+    """T1, on a real terminal: hostile prompt, answer, agent, notes; not one control byte but line ends gets out."""
+    office.gate.upstream.next(saying(HOSTILE))
+    headers = {"X-Client-Label": "lab [/]", "User-Agent": "agent [/]"}
+    response = await office.gate.post(
+        "/api/chat", {"model": MODEL, "messages": [{"role": "user", "content": HOSTILE}]}, headers=headers
+    )
+    assert response.status_code == 200
+    await office.done("users", "notes", "ana@example.org", HOSTILE)
+    request_id = response.headers["x-request-id"]
+    for arguments in (
+        ["audit", "show", request_id],
+        ["audit", "show", request_id, "--json"],
+        ["audit", "search"],
+        ["audit", "search", "--json"],
+        ["audit", "export"],
+        ["audit", "export", "--format", "jsonl"],
+        ["users", "list"],
+        ["users", "list", "--json"],
+        ["users", "show", "ana@example.org"],
+        ["users", "show", HOSTILE.replace("\x00", "")],
+        ["audit", "search", f"state:{HOSTILE}"],
+    ):
+        text, _ = await asyncio.to_thread(_on_a_terminal, office, arguments, "")
+        left = {character for character in text if is_unsafe(character)} - {"\n", "\r", "\t"}
+        assert not left, (arguments, left)
+        assert "pwned" in text or "evil" in text or "users" in arguments, arguments
+
+
+@pytest.mark.parametrize("columns", [60, 80, 200])
+async def test_tables_fit_the_terminal(office: Office, columns: int) -> None:
+    """No line is wider than the terminal, whatever is in it."""
+    await office.done("users", "notes", "ana@example.org", "x" * 300)
+    for arguments in (["users", "list"], ["keys", "list"], ["upstreams", "list"], ["audit", "search"]):
+        text, code = await asyncio.to_thread(_on_a_terminal, office, arguments, "", columns)
+        assert code == 0
+        assert max(len(line) for line in text.splitlines()) <= columns
+
+
+async def test_a_closed_pipe_is_no_traceback(office: Office) -> None:
+    """`gatelodge audit export | head -1` ends quietly."""
+    for _ in range(30):
+        await office.gate.chat()
+    command = f"'{sys.executable}' -m console --socket '{office.socket}' audit export | head -1"
+    done = await asyncio.to_thread(subprocess.run, ["sh", "-c", command], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.startswith("log_id,")
+    assert "Traceback" not in done.stderr
+
+
+async def test_the_socket_is_found_by_the_environment(office: Office) -> None:
+    """GATELODGE_SOCKET names it where --socket does not."""
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-m", "console", "status", "--json"],
+        cwd=ROOT,
+        env={**os.environ, "GATELODGE_SOCKET": str(office.socket)},
+        capture_output=True,
+        text=True,
+    )
+    assert json.loads(done.stdout)["pid"] == os.getpid()
+
+
+async def test_completion_knows_the_daemons_words(office: Office) -> None:
+    """TAB after `users show` offers addresses; hostile ones are not put into the shell's line."""
+    environment = {
+        **os.environ,
+        "_GATELODGE_COMPLETE": "bash_complete",
+        "GATELODGE_SOCKET": str(office.socket),
+        "COMP_WORDS": "gatelodge users show a",
+        "COMP_CWORD": "3",
+    }
+    done = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-m", "console"], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["plain,ana@example.org"]
