@@ -14,11 +14,13 @@ import msgspec
 import pytest
 
 from common.errors import Unavailable
+from daemon.access.actor import DAEMON
 from daemon.audit.journal import LARGE, SEAL_AFTER
 from daemon.audit.refusals import MINUTE, MOST, Refusals
 from daemon.exchange import EndState, Usage
 from daemon.store.bodies import load_body
 from daemon.store.database import QUEUED_JOBS, Database, StoreBusy, StoreFailed
+from daemon.store.journal import append_user_deletion
 from tests.rigs.journals import Desk, add_users, desk_in, finish, streamed
 from tests.rigs.traffic import MovedClock
 from tests.rigs.until import until
@@ -380,6 +382,23 @@ async def test_a_thousand_records_are_sealed_without_waiting_for_the_minute(tmp_
         running = asyncio.create_task(desk.journal.run(tick=0.01))
         await asyncio.gather(*(desk.converse(f"Question {n}") for n in range(500)))
         await until(lambda: desk.rows("SELECT seq FROM checkpoints"))
+        running.cancel()
+
+
+async def test_a_deletion_is_sealed_at_once_and_leaves_the_log(tmp_path: Path) -> None:
+    """Verify wants it sealed, and the erased texts' last copies lie in the store's log: neither waits for a minute."""
+    async with desk_in(tmp_path, clock=MovedClock()) as desk:
+        await desk.converse("The tiny oak secret.", answer="Kept.")
+        log = desk.path.with_name("gatelodge.db-wal")
+        assert b"tiny oak" in log.read_bytes()
+        running = asyncio.create_task(desk.journal.run(tick=0.01))
+        await desk.database.write(
+            lambda conn: append_user_deletion(
+                conn, actor=DAEMON, user_id=1, target="x", detail={}, at_us=1, clock_us=desk.clock.now()
+            )
+        )
+        await until(lambda: desk.rows("SELECT seq FROM checkpoints WHERE seq = 3"))
+        await until(lambda: b"tiny oak" not in log.read_bytes() + desk.path.read_bytes())
         running.cancel()
 
 

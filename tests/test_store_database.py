@@ -200,6 +200,30 @@ async def test_a_departed_reader_gives_its_connection_back(database: Database) -
     assert await asyncio.wait_for(has(database, "a"), 5) is False
 
 
+async def test_the_log_is_emptied_unless_a_reader_looks_at_it(database: Database) -> None:
+    """What was erased must not live on in the log; a reader is waited for by trying again, not by holding up writes."""
+    log = database.path.with_name("gatelodge.db-wal")
+    await database.write(put("a"))
+    assert log.stat().st_size
+    entered, leave = threading.Event(), threading.Event()
+
+    def look(conn: sqlite3.Connection) -> None:
+        get_setting(conn, "a")
+        entered.set()
+        leave.wait(5)
+
+    looking = asyncio.create_task(database.read(look))
+    await until(entered.is_set)
+    await database.write(put("b"))
+    assert await asyncio.wait_for(database.empty_log(), 2) is False
+    await database.write(put("c"))
+    leave.set()
+    await looking
+    assert await database.empty_log() is True
+    assert log.stat().st_size == 0
+    assert await has(database, "c")
+
+
 async def test_closing_finishes_what_is_queued(tmp_path: Path) -> None:
     """What was submitted before the close is stored; what comes after is refused."""
     database = await Database.open(tmp_path / "a.db")

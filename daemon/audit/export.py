@@ -12,7 +12,7 @@ import hashlib
 import io
 import secrets
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from functools import partial
 
@@ -140,7 +140,7 @@ class Outgoing:
         self._span = span
         self._format = format_
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    async def __aiter__(self) -> AsyncGenerator[bytes, None]:
         """The export's bytes. ReaderFailed where they are not whole."""
         database = str(self._exports._database.path)
         digest, size = hashlib.sha256(), 0

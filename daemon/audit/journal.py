@@ -78,6 +78,7 @@ class Journal:
         self._flushing: asyncio.Future[None] | None = None
         self._unclosed: dict[str, _End] = {}  # what could not be recorded yet
         self._looked_at = -1  # the store's commits when it was last found sealed
+        self._erased = False  # bodies were erased, and the store's log may still hold them
 
     # --- one exchange ---
 
@@ -124,10 +125,10 @@ class Journal:
             exchange.route,
             [*self._segments.pop(request_id, ()), *answer],
         )
-        body = None
-        if request_id not in self._set_down and sum(map(len, end.segments)) >= LARGE:
-            body = await self._database.read(partial(_prepare_answer, end))
         try:
+            body = None
+            if request_id not in self._set_down and sum(map(len, end.segments)) >= LARGE:
+                body = await self._database.read(partial(_prepare_answer, end))
             await self._database.write(partial(_close, end, body), always=True)
         except StoreFailed:
             self._unclosed[request_id] = end._replace(record=records.undelivered(end.record))
@@ -253,7 +254,7 @@ class Journal:
                 raise
 
     async def _seal_when_due(self) -> None:
-        if self._database.commits == self._looked_at:
+        if self._database.commits == self._looked_at and not self._erased:
             return
         commits = self._database.commits
         waiting = await self._database.read(unsealed)
@@ -264,7 +265,11 @@ class Journal:
             or waiting.has_deletion
             or self._clock.now() - waiting.oldest_clock >= SEAL_AFTER
         ):
+            self._erased = self._erased or waiting.has_deletion
             await self.checkpoint()
+        if self._erased:
+            # The texts are overwritten in the database; their last copies lie in the log until it is emptied.
+            self._erased = not await self._database.empty_log()
 
     # --- within ---
 

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from common.protocol import AuditSearch
-from daemon.store.database import connect_to_read
+from daemon.store.opening import connect_to_read
 
 POLITENESS = 5  # nice: relayed streams go first
 

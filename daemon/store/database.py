@@ -9,7 +9,6 @@ else opens the database for writing, and the SQL itself lives in the other modul
 from __future__ import annotations
 
 import asyncio
-import os
 import sqlite3
 import time
 from collections.abc import Callable
@@ -22,9 +21,9 @@ import aiosqlite
 
 from common.errors import StartError, Unavailable
 from daemon.clock import Clock, Moment, SystemClock
-from daemon.store.filesystem import file_system_of, is_network
-from daemon.store.migrate import known_migrations, migrate
-from daemon.store.moments import keep_moment, last_moment
+from daemon.store.filesystem import file_system_of
+from daemon.store.opening import connect_to_read, connect_to_write, make_ready, prepare_file, why_not_open
+from daemon.store.transactions import LOST_PAGES, commit, empty_log
 
 T = TypeVar("T")
 Job = Callable[[sqlite3.Connection], T]
@@ -32,29 +31,6 @@ Job = Callable[[sqlite3.Connection], T]
 QUEUED_JOBS = 1_000
 QUEUED_BYTES = 64 * 1024 * 1024
 READERS = 2
-BUSY_PATIENCE = 5.0  # seconds for a lock that only a foreign program can hold
-WAL_LIMIT = 64 * 1024 * 1024  # bytes that the log keeps on the disk after it grew behind a long reader
-
-# Errors of the file or the machine, not of one job: the whole transaction is lost with them, and SQLite has usually
-# rolled it back by itself (https://www.sqlite.org/lang_transaction.html, "Response To Errors Within A Transaction").
-_COMMON_CAUSES = frozenset(
-    {
-        sqlite3.SQLITE_BUSY,
-        sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_CORRUPT,
-        sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_INTERRUPT,
-        sqlite3.SQLITE_IOERR,
-        sqlite3.SQLITE_LOCKED,
-        sqlite3.SQLITE_NOMEM,
-        sqlite3.SQLITE_NOTADB,
-        sqlite3.SQLITE_PROTOCOL,
-        sqlite3.SQLITE_READONLY,
-    }
-)
-# After a failed fsync the kernel may have dropped the pages and forgotten the error: a later success proves nothing
-# (Rebello et al., "Can Applications Recover from fsync Failures?", USENIX ATC 2020). Only a restart re-reads the truth.
-_LOST_PAGES = frozenset({sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC})
 
 
 class StoreBusy(Unavailable):
@@ -133,17 +109,17 @@ class Database:
             raise StartError(
                 f"synchronous={synchronous} is refused: a power cut would lose acknowledged records; use FULL"
             )
-        _prepare_file(path, file_system)
-        writer = _Connection(partial(_connect, path), 64)
+        prepare_file(path, file_system)
+        writer = _Connection(partial(connect_to_write, path), 64)
         try:
             await writer
-            moment = await writer.run(partial(_make_ready, path=path))
+            moment = await writer.run(partial(make_ready, path=path))
         except BaseException as error:
             # A connection that never opened has stopped its thread itself.
             if writer._connection is not None:
                 await writer.close()
             if isinstance(error, sqlite3.Error):
-                raise StartError(_why_not_open(path, error)) from error
+                raise StartError(why_not_open(path, error)) from error
             raise
         return cls(path, writer, clock or SystemClock.continued(moment), moment)
 
@@ -185,6 +161,13 @@ class Database:
         """Writes that are queued or under way."""
         return self._pending_jobs
 
+    async def empty_log(self) -> bool:
+        """Move the write-ahead log into the database and cut it to nothing, so that nothing erased is left in it.
+
+        False where a reader still looks at it: try again.
+        """
+        return await self._writer.run(empty_log)
+
     def stalled_for(self) -> float:
         """Seconds that the running commit has taken so far; 0 where none is running."""
         return 0.0 if self._batch_since is None else time.monotonic() - self._batch_since
@@ -198,10 +181,9 @@ class Database:
             batch, self._waiting = self._waiting, []
             started = self._batch_since = time.monotonic()
             try:
-                outcomes = await self._writer.run(partial(_commit, [each.run for each in batch], self.clock))
-            except StoreFailed as failure:
-                outcomes = [(None, failure)] * len(batch)
-                self._look_at(failure)
+                outcomes = await self._writer.run(partial(commit, [each.run for each in batch], self.clock))
+            except sqlite3.Error as cause:
+                outcomes = [(None, self._failure(cause)) for _ in batch]
             else:
                 self.commits += 1
                 self.jobs_done += len(batch)
@@ -212,9 +194,12 @@ class Database:
                 self._pending_bytes -= waiting.size
                 _tell(waiting.future, result, error)
 
-    def _look_at(self, failure: StoreFailed) -> None:
-        if getattr(failure.__cause__, "sqlite_errorcode", None) in _LOST_PAGES:
+    def _failure(self, cause: sqlite3.Error) -> StoreFailed:
+        if getattr(cause, "sqlite_errorcode", None) in LOST_PAGES:
             self._broken = "the disk lost a write (fsync failed): check the disk, then restart the daemon"
+        failure = StoreFailed(f"the database could not be written: {cause}", retry_after=5)
+        failure.__cause__ = cause
+        return failure
 
     # --- reading ---
 
@@ -246,53 +231,6 @@ class Database:
         return reader
 
 
-def connect_to_read(path: Path) -> sqlite3.Connection:
-    """A connection that cannot write, for the readers here and for the child processes of `daemon/audit`."""
-    conn = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, timeout=BUSY_PATIENCE)
-    # A damaged text is shown as far as it goes; only `audit verify` must tell every byte.
-    conn.text_factory = lambda text: text.decode("utf-8", "replace")
-    conn.execute("PRAGMA query_only = ON")
-    conn.execute("PRAGMA cache_size = -2048")
-    conn.execute("PRAGMA temp_store = MEMORY")
-    return conn
-
-
-# --- what runs in the writer's thread ---
-
-
-def _commit(jobs: list[Job[Any]], clock: Clock, conn: sqlite3.Connection) -> list[tuple[Any, Exception | None]]:
-    """All jobs in one transaction; of each its result or its own error. StoreFailed: nothing of any is stored."""
-    try:
-        conn.execute("BEGIN IMMEDIATE")
-        outcomes = [_in_savepoint(conn, job) for job in jobs]
-        if isinstance(clock, SystemClock):
-            keep_moment(conn, clock.moment())
-        conn.execute("COMMIT")
-    except sqlite3.Error as error:
-        if conn.in_transaction:
-            conn.execute("ROLLBACK")
-        raise StoreFailed(f"the database could not be written: {error}", retry_after=5) from error
-    return outcomes
-
-
-def _in_savepoint(conn: sqlite3.Connection, job: Job[Any]) -> tuple[Any, Exception | None]:
-    conn.execute("SAVEPOINT job")
-    try:
-        result = job(conn)
-    except Exception as error:
-        if _is_common_cause(error):
-            raise
-        conn.execute("ROLLBACK TO job")
-        conn.execute("RELEASE job")
-        return None, error
-    conn.execute("RELEASE job")
-    return result, None
-
-
-def _is_common_cause(error: Exception) -> bool:
-    return isinstance(error, sqlite3.Error) and (getattr(error, "sqlite_errorcode", 0) & 0xFF) in _COMMON_CAUSES
-
-
 def _snapshot(job: Job[T], conn: sqlite3.Connection) -> T:
     conn.execute("BEGIN")
     try:
@@ -302,62 +240,6 @@ def _snapshot(job: Job[T], conn: sqlite3.Connection) -> T:
     finally:
         if conn.in_transaction:
             conn.execute("ROLLBACK")
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(path, isolation_level=None, timeout=BUSY_PATIENCE, cached_statements=256)
-
-
-def _make_ready(conn: sqlite3.Connection, path: Path) -> Moment | None:
-    """Set the writer's modes, check that they hold, bring the schema up to date."""
-    (journal_mode,) = conn.execute("PRAGMA journal_mode = WAL").fetchone()
-    conn.execute("PRAGMA synchronous = FULL")
-    (synchronous,) = conn.execute("PRAGMA synchronous").fetchone()
-    if journal_mode != "wal" or synchronous != 2:
-        raise StartError(
-            f"{path}: SQLite would not use its write-ahead log with synchronous=FULL here "
-            f"(journal_mode={journal_mode}, synchronous={synchronous}); put the data on a local disk"
-        )
-    conn.execute("PRAGMA foreign_keys = ON")
-    conn.execute("PRAGMA temp_store = MEMORY")
-    conn.execute("PRAGMA cache_size = -8192")
-    conn.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT}")
-    # What is deleted is overwritten where that costs no extra write; erasing bodies turns it fully on.
-    conn.execute("PRAGMA secure_delete = FAST")
-    migrate(conn, known_migrations(), time.time_ns() // 1000)
-    return last_moment(conn)
-
-
-# --- opening ---
-
-
-def _prepare_file(path: Path, file_system: Callable[[Path], str]) -> None:
-    """Folder and file exist on a disk of this machine; only the owner may read them (log and index take their mode)."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError as error:
-        raise StartError(f"cannot create the data folder {path.parent}: {error.strerror}") from error
-    kind = file_system(path.parent)
-    if is_network(kind):
-        raise StartError(
-            f"{path.parent} lies on a network file system ({kind}), where a database is not safe: "
-            "put storage.data on a local disk"
-        )
-    try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    except OSError as error:
-        raise StartError(f"cannot write the database {path}: {error.strerror}") from error
-
-
-def _why_not_open(path: Path, error: sqlite3.Error) -> str:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-        return f"the database {path} is damaged ({error}): restore a backup, or move the file away to start empty"
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return f"the database {path} is held by another program: close it and start again"
-    if code == sqlite3.SQLITE_FULL:
-        return f"no room left on the disk of {path}"
-    return f"cannot open the database {path}: {error}"
 
 
 def _tell(future: asyncio.Future[Any], result: Any, error: Exception | None) -> None:
