@@ -48,6 +48,7 @@ from daemon.metrics import Metrics
 from daemon.providers.registry import Registry, on_state_change
 from daemon.relay import Gate
 from daemon.store.database import Database
+from daemon.store.settings import get_setting, set_setting
 from daemon.traffic.admission import Admission
 from daemon.traffic.limits import Limits
 from daemon.traffic.restore import restore
@@ -58,6 +59,7 @@ from daemon.web.system import Readiness
 log = logging.getLogger("gatelodge.daemon")
 
 DRAIN = 20.0  # seconds that running exchanges may go on after SIGTERM
+STARTED = "started"  # the setting that says that a first start came to its end
 LAST_WORDS = 2.0  # seconds for the ends of answers to leave, once their exchanges are over
 LOOK_AT_DISK = 5.0  # seconds between two looks at the free space
 
@@ -111,14 +113,17 @@ async def running(config: Config, *, builtin_model: bool = False, greeting: bool
     async with AsyncExitStack() as stack:
         _prepare(config.data)
         stack.enter_context(hold_lock(config.data))
-        first = not paths.database_file(config.data).exists()
         database = await Database.open(paths.database_file(config.data))
         stack.push_async_callback(database.close)
+        # A first start that failed half-way (no network for the engine, a port taken) leaves the next one the first.
+        first = await database.read(lambda conn: get_setting(conn, STARTED)) is None
         house = await _furnished(stack, config, database, first=first, builtin_model=builtin_model)
         _connect(stack, house)
         _open_doors(stack, house)
-        if first and greeting:
-            await greet(house)
+        if first:
+            if greeting:
+                await greet(house)
+            await database.write(lambda conn: set_setting(conn, STARTED, "yes"))
         yield house
 
 
@@ -128,12 +133,12 @@ async def drain(house: House, patience: float) -> None:
     for server in house.servers:
         server.stop()
     gate = house.gate
-    try:
-        await asyncio.wait_for(gate.idle(), patience)
-    except TimeoutError:
+    waiting = asyncio.ensure_future(gate.idle())
+    await asyncio.wait({waiting}, timeout=patience)
+    if gate.live():
         ended = gate.cut(lambda _: True, EndState.SHUTDOWN, "the gateway is shutting down")
         log.info("%d running requests were ended", ended)
-        await gate.idle()
+    await waiting
     try:
         # The last words of each answer are still on their way to its client.
         await asyncio.wait_for(house.answered.wait(), LAST_WORDS)
@@ -314,6 +319,7 @@ def _prepare(data: Path) -> None:
         if data.stat().st_uid == os.geteuid():
             # Not narrower than it was made for the admin socket's group: that is the socket's matter.
             data.chmod(data.stat().st_mode & 0o750)
+        paths.secrets_folder(data).mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise StartError(
             f"cannot use the data folder {data}: {error.strerror}; choose another with --data DIR"

@@ -18,10 +18,14 @@ KEY_FILE = "first-key"
 
 
 async def greet(house: House, *, out: TextIO | None = None) -> None:
-    """Create the first user (USER@localhost, an administrator) with a key, and say how to use it."""
+    """Create the first user (USER@localhost, an administrator) with a key, and say how to use it.
+
+    Nothing to do where there are users already.
+    """
     out = out or sys.stdout
-    email = f"{_account()}@localhost"
-    user, secret = await house.directory.first_user(email)
+    if house.directory.users:
+        return
+    user, secret = await house.directory.first_user(f"{_account()}@localhost")
     host, port, tls = house.addresses[0]
     model = await house.registry.default_model() or "llama3.2"
     url = f"{'https' if tls else 'http'}://{_reachable(host)}:{port}"

@@ -27,8 +27,9 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         when = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
         name = record.name.removeprefix("gatelodge.")
-        fields = "".join(f"  {key}={value}" for key, value in _fields(record).items())
-        line = f"{when} {record.levelname:<7} {name:<9} {clean(record.getMessage())}{clean(fields)}"
+        told = record.getMessage()
+        fields = "".join(f"  {key}={value}" for key, value in _fields(record).items() if str(value) not in told)
+        line = f"{when} {record.levelname:<7} {name:<9} {clean(told)}{clean(fields)}"
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
         return line
