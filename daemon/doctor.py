@@ -25,9 +25,9 @@ from common import paths
 from common.protocol import Finding
 from daemon.config import DEFAULT_OLLAMA, Config, UpstreamConfig
 from daemon.doctor_upstreams import examine_upstream, is_loopback
-from daemon.store.database import connect_to_read
 from daemon.store.filesystem import file_system_of, free_bytes, is_network
 from daemon.store.limits import limits_of
+from daemon.store.opening import connect_to_read
 from daemon.store.registrations import load as load_registrations
 from daemon.store.settings import get_setting
 
