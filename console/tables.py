@@ -45,6 +45,33 @@ def table(columns: Sequence[Column], rows: Iterable[Sequence[Any]], *, width: in
     return "".join(_line(line, columns, widths, width) for line in lines)
 
 
+@dataclass(frozen=True)
+class FixedColumns:
+    """A table whose rows come one by one: (title, width) of each column; the last one takes what is left.
+
+    Without a `width` nothing is cut.
+    """
+
+    columns: Sequence[tuple[str, int]]
+    width: int | None
+    is_narrow: bool = False
+
+    def header(self) -> str:
+        """The titles."""
+        return self.line([title for title, _ in self.columns])
+
+    def line(self, cells: Sequence[Any]) -> str:
+        """One row, its cells cleaned."""
+        parts = []
+        for (_, width), cell in zip(self.columns, cells, strict=True):
+            text = _text(cell)
+            if width and self.width is not None:
+                text = cut(text, width)
+            parts.append(text + " " * (width - cell_width(text)))
+        line = GAP.join(parts).rstrip()
+        return (line if self.width is None else cut(line, self.width)) + "\n"
+
+
 def fields(pairs: Iterable[tuple[str, Any]]) -> str:
     """Name and value, one pair a line, values aligned; a pair whose value is None or empty is left out."""
     shown = [(name, _text(value)) for name, value in pairs if value not in (None, "", [])]

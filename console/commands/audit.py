@@ -27,20 +27,9 @@ from common.untrusted import clean_block
 from console.command import Failed, Moment, Session, completes, json_option, pass_session, print_json, say
 from console.files import write_whole
 from console.filters import read_filter
-from console.tables import Column, block, fields, moment, table, terminal_width
+from console.tables import FixedColumns, block, fields, moment, terminal_width
 
-# The widths are fixed so that the first hits are shown while the search goes on.
-_WIDTHS = (8, 20, 14, 24, 22, 6, 6)
-_COLUMNS = [
-    Column("LOG_ID", right=True),
-    Column("RECEIVED"),
-    Column("STATE", flexible=True),
-    Column("USER", flexible=True),
-    Column("MODEL", flexible=True),
-    Column("IN", right=True),
-    Column("OUT", right=True),
-    Column("PROMPT", flexible=True),
-]
+WIDE = 110  # columns of a terminal from which tokens are shown, too
 
 
 @click.group()
@@ -155,32 +144,32 @@ def verify(session: Session, expect: str | None, as_json: bool) -> None:
 
 
 def _print_rows(rows: Iterable[AuditRow]) -> None:
+    """Each row as it comes: the first hits are shown while the search goes on, so the columns' widths are fixed."""
     width = terminal_width()
+    columns = _columns(width)
     some = False
     for row in rows:
         if not some:
-            click.echo(_line([column.title for column in _COLUMNS], width), nl=False)
+            click.echo(columns.header(), nl=False)
             some = True
-        cells = [
-            row.log_id,
-            moment(row.received),
-            row.state or "running",
-            row.user,
-            row.model,
-            row.tokens_in,
-            row.tokens_out,
-            row.prompt,
-        ]
-        click.echo(_line(cells, width), nl=False)
+        click.echo(columns.line(_cells(row, short=columns.is_narrow)), nl=False)
     if not some:
         say("nothing found")
 
 
-def _line(cells: list[Any], width: int | None) -> str:
-    titles = [
-        Column("x" * least, column.right, column.flexible) for least, column in zip(_WIDTHS, _COLUMNS[:-1], strict=True)
-    ]
-    return table([*titles, _COLUMNS[-1]], [cells], width=width).split("\n", 1)[1]
+def _columns(width: int | None) -> FixedColumns:
+    """Without tokens, and with short times, where the terminal is narrow."""
+    if width is not None and width < WIDE:
+        narrow = [("LOG_ID", 6), ("RECEIVED", 14), ("STATE", 8), ("USER", 12), ("MODEL", 12), ("PROMPT", 0)]
+        return FixedColumns(narrow, width=width, is_narrow=True)
+    wide = [("LOG_ID", 8), ("RECEIVED", 20), ("STATE", 12), ("USER", 20), ("MODEL", 20), ("IN", 5), ("OUT", 5)]
+    return FixedColumns([*wide, ("PROMPT", 0)], width=width, is_narrow=False)
+
+
+def _cells(row: AuditRow, *, short: bool) -> list[Any]:
+    received = moment(row.received)
+    first = [row.log_id, received[5:-1] if short else received, row.state or "running", row.user, row.model]
+    return [*first, row.prompt] if short else [*first, row.tokens_in, row.tokens_out, row.prompt]
 
 
 def _print_exchange(answer: AuditExchange) -> None:

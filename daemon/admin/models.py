@@ -12,7 +12,7 @@ from common.protocol import ModelDeleted, ModelDetail, ModelRow, ModelsList, Mod
 from daemon.access.actor import Actor
 from daemon.admin.record import record
 from daemon.dialects.lines import LineReader
-from daemon.providers.ollama import is_remote_name
+from daemon.providers.names import is_remote_name
 from daemon.providers.upstream import Model, Upstream
 
 if TYPE_CHECKING:

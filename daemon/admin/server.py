@@ -44,12 +44,14 @@ class AdminServer:
         self._path = path
         self._group = group
         self._bound: tuple[int, int] | None = None
+        self._answering: set[asyncio.Task[Any]] = set()
+        given: dict[str, Any] = {"house": house, "answering": self._answering}
         self._server = HTTPServer(
             Application(
                 [
-                    (r"/watch", _Watch, {"house": house, "longest_stall": longest_stall}),
-                    (r"/metrics", _Metrics, {"house": house}),
-                    (r"/(.*)", _Verb, {"house": house}),
+                    (r"/watch", _Watch, given | {"longest_stall": longest_stall}),
+                    (r"/metrics", _Metrics, given),
+                    (r"/(.*)", _Verb, given),
                 ],
                 log_function=_log_request,
             ),
@@ -72,6 +74,9 @@ class AdminServer:
         self._house.hub.close("the daemon is stopping")
         self._server.stop()
         await self._server.close_all_connections()
+        if self._answering:
+            # Their clients are gone; what they hold (a child process, an upstream's connection) is given back first.
+            await asyncio.wait(self._answering)
         if self._bound is not None:
             # Only our own: a successor may have replaced it.
             try:
@@ -89,15 +94,20 @@ class _Handler(RequestHandler):
     SUPPORTED_METHODS = ("GET", "POST")
     actor: Actor
 
-    def initialize(self, house: House) -> None:
+    def initialize(self, house: House, answering: set[asyncio.Task[Any]]) -> None:
         self.house = house
-        self._task: asyncio.Task[Any] | None = None
+        self._answering = answering
+        self._task: asyncio.Task[Any] | None = None  # what ends with its client
 
     def set_default_headers(self) -> None:
         self.clear_header("Server")
         self.set_header("Content-Type", "application/json; charset=utf-8")
 
     def prepare(self) -> None:
+        task = asyncio.current_task()
+        if task is not None:
+            self._answering.add(task)
+            task.add_done_callback(self._answering.discard)
         connection: Any = self.request.connection
         self.actor = actor_of(connection.stream.socket)
         spoken = self.request.headers.get(VERSION_HEADER)
@@ -199,8 +209,8 @@ class _Verb(_Handler):
 class _Watch(_Handler):
     """`GET /watch`: the live stream."""
 
-    def initialize(self, house: House, longest_stall: float = LONGEST_STALL) -> None:
-        super().initialize(house)
+    def initialize(self, house: House, answering: set[asyncio.Task[Any]], longest_stall: float = LONGEST_STALL) -> None:
+        super().initialize(house, answering)
         self._longest_stall = longest_stall
 
     async def get(self) -> None:
