@@ -23,8 +23,9 @@ from cryptography import x509
 
 from common import paths
 from common.protocol import Finding
-from daemon.config import DEFAULT_OLLAMA, Config, UpstreamConfig
+from daemon.config import BUILTIN, DEFAULT_OLLAMA, Config, UpstreamConfig
 from daemon.doctor_upstreams import examine_upstream, is_loopback
+from daemon.engine.choice import CHOICE
 from daemon.store.filesystem import file_system_of, free_bytes, is_network
 from daemon.store.limits import limits_of
 from daemon.store.opening import connect_to_read
@@ -40,7 +41,7 @@ CERTIFICATE_DAYS = 14
 async def examine(config: Config, *, upstreams: Sequence[UpstreamConfig] | None = None) -> list[Finding]:
     """Everything that can be looked at, in a fixed order. `upstreams`: those that a running daemon chose."""
     if upstreams is None:
-        upstreams = config.upstreams or (UpstreamConfig(name="ollama", url=DEFAULT_OLLAMA),)
+        upstreams = await asyncio.to_thread(_upstreams_of, config)
     looks: list[Callable[[], Iterator[Finding]]] = [
         versions,
         partial(data_folder, config.data),
@@ -54,6 +55,15 @@ async def examine(config: Config, *, upstreams: Sequence[UpstreamConfig] | None 
     ]
     found = await asyncio.gather(*(asyncio.to_thread(_findings, look) for look in looks))
     return [finding for findings in found for finding in findings]
+
+
+def _upstreams_of(config: Config) -> Sequence[UpstreamConfig]:
+    """Those that a daemon with this configuration would have; the built-in engine runs only beside its daemon."""
+    if config.upstreams:
+        return config.upstreams
+    if _setting(config.data, CHOICE) == BUILTIN:
+        return ()
+    return (UpstreamConfig(name="ollama", url=DEFAULT_OLLAMA),)
 
 
 def _findings(look: Callable[[], Iterator[Finding]]) -> list[Finding]:
@@ -260,12 +270,16 @@ PROBED = "probed_seats"  # + ":" + the upstream's name: how many requests it rea
 
 
 def _probed(data: Path, name: str) -> int | None:
+    value = _setting(data, f"{PROBED}:{name}")
+    return int(value) if value is not None else None
+
+
+def _setting(data: Path, name: str) -> str | None:
     path = paths.database_file(data)
     if not path.exists():
         return None
     try:
         with closing(connect_to_read(path)) as conn:
-            value = get_setting(conn, f"{PROBED}:{name}")
+            return get_setting(conn, name)
     except (sqlite3.Error, OSError):
         return None  # said by `database`
-    return int(value) if value is not None else None

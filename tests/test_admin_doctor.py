@@ -245,6 +245,15 @@ async def test_what_the_database_tells_is_told(data: Path) -> None:
         await database.close()
 
 
+async def test_the_built_in_engine_is_not_taken_for_an_absent_ollama(data: Path) -> None:
+    """Without its daemon it does not run; that no Ollama answers is then no finding."""
+    database = await Database.open(paths.database_file(data))
+    await database.write(lambda conn: set_setting(conn, "upstream", "builtin"))
+    await database.close()
+    subjects = {finding.subject for finding in await doctor.examine(a_config(data))}
+    assert not [subject for subject in subjects if subject.startswith("upstream")]
+
+
 def test_a_damaged_database_is_a_finding_and_no_traceback(data: Path) -> None:
     """The doctor never falls ill itself."""
     paths.database_file(data).write_bytes(b"not a database" * 100)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from common import protocol
+from common import paths, protocol
 from common.protocol import (
     PROTOCOL_VERSION,
     VERBS,
@@ -46,8 +47,11 @@ from common.protocol import (
 from console.client import Refused, Unreachable
 from daemon.admin.peer import account_name
 from daemon.admin.verbs import TABLE
-from tests.rigs.gatehouse import MODEL
+from daemon.doctor import PROBED
+from daemon.store.settings import set_setting
+from tests.rigs.gatehouse import MODEL, gatehouse
 from tests.rigs.office import Office, open_office
+from tests.rigs.scripted_upstream import ScriptedUpstream
 from tests.rigs.until import until
 from tests.rigs.upstream_behaviours import stall_after
 
@@ -139,6 +143,44 @@ async def test_every_change_is_recorded_under_the_peers_account(office: Office) 
 
 
 PASSWORD = "correct horse battery"
+
+
+async def test_a_change_is_carried_to_its_end_though_its_caller_leaves(office: Office) -> None:
+    """Memory and store never part: what was committed holds on the next request, whoever is still there."""
+    house = office.gate.house
+    hold = threading.Event()
+    held = house.database.submit(lambda _: hold.wait(10))
+    with paths.connect(office.socket, timeout=5) as caller:
+        body = b'{"target":"default","values":{"concurrency":7}}'
+        caller.sendall(b"POST /limits/set HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        await until(lambda: house.database.pending_jobs >= 2)
+    await until(lambda: not office.gate.house.limits.show("default")[0].own.get("concurrency"))
+    hold.set()
+    await held
+    await until(lambda: house.limits.show("default")[0].own["concurrency"] == 7)
+
+
+async def test_a_question_that_is_too_large_is_not_read(office: Office) -> None:
+    """More than a mebibyte is refused before it is taken into memory."""
+    with pytest.raises(httpx.HTTPError):
+        response = await office.http("POST", "/users/notes", content=b"x" * (1024 * 1024 + 1))
+        response.raise_for_status()
+
+
+async def test_seats_that_were_set_hold_over_a_restart_until_the_configuration_changes(tmp_path: Path) -> None:
+    """What an administrator set comes back, as does what a probe found; a new value in the configuration wins."""
+    async with open_office(tmp_path) as office:
+        await office.ask(protocol.UPSTREAMS_SEATS, UpstreamsSeats("up", 7))
+        await office.gate.house.database.write(lambda conn: set_setting(conn, f"{PROBED}:up", "6"))
+    async with open_office(tmp_path) as office:
+        (row,) = await office.ask(protocol.UPSTREAMS_LIST, Nothing())
+        assert (row.seats, row.probed_seats) == (7, 6)
+    async with ScriptedUpstream() as upstream:
+        changed = [{"name": "up", "url": upstream.url, "seats": 3}]
+        async with gatehouse(tmp_path, upstream, upstreams=changed) as gate:
+            (row,) = await Office(gate).ask(protocol.UPSTREAMS_LIST, Nothing())
+            assert row.seats == 3
+
 
 # -- users ------------------------------------------------------------------------------------------------------------
 

@@ -66,7 +66,11 @@ def limits() -> None:
 @pass_session
 def show(session: Session, target: str | None, as_json: bool) -> None:
     """Show the limits of TARGET, or of every target that has any."""
-    _print(session.client.ask(protocol.LIMITS_SHOW, LimitsShow(target)), as_json)
+    rows = session.client.ask(protocol.LIMITS_SHOW, LimitsShow(target))
+    if as_json:
+        print_json(rows)
+    else:
+        limit_table(rows)
 
 
 @limits.command(name="set")
@@ -84,7 +88,7 @@ def set_limits(session: Session, /, target: str, as_json: bool, **amounts: Any) 
     values = msgspec.convert({name: amount for name, amount in amounts.items() if amount is not None}, LimitValues)
     if values == LimitValues():
         raise click.UsageError("say which limit: for instance --requests-per-minute 20")
-    _print([session.client.ask(protocol.LIMITS_SET, LimitsSet(target, values))], as_json)
+    _print(session.client.ask(protocol.LIMITS_SET, LimitsSet(target, values)), as_json)
 
 
 @limits.command()
@@ -95,11 +99,11 @@ def set_limits(session: Session, /, target: str, as_json: bool, **amounts: Any) 
 def clear(session: Session, target: str, yes: bool, as_json: bool) -> None:
     """Remove every limit of TARGET's own: the default holds again."""
     confirm_if_asked(f"Remove every limit of {target}'s own?", yes=yes)
-    _print([session.client.ask(protocol.LIMITS_CLEAR, LimitTarget(target))], as_json)
+    _print(session.client.ask(protocol.LIMITS_CLEAR, LimitTarget(target)), as_json)
 
 
-def _print(rows: list[LimitRow], as_json: bool) -> None:
+def _print(row: LimitRow, as_json: bool) -> None:
     if as_json:
-        print_json(rows)
+        print_json(row)
     else:
-        limit_table(rows)
+        limit_table([row])

@@ -10,7 +10,8 @@ import click
 import msgspec
 
 from common import protocol, times
-from common.protocol import Batch, CancelRequest, Goodbye, LiveRow, Nothing, Snapshot
+from common.protocol import CancelRequest, Goodbye, LiveRow, Nothing
+from common.untrusted import clean_json
 from console.client import Unreachable, pauses, watch
 from console.command import (
     Session,
@@ -50,7 +51,10 @@ def live(session: Session, watching: bool, as_json: bool) -> None:
     With --watch and --json: the messages of the watch stream, one JSON document a line.
     """
     if watching:
-        asyncio.run(_watch(session, as_json))
+        try:
+            asyncio.run(_watch(session, as_json))
+        except KeyboardInterrupt:
+            click.echo()  # Ctrl-C is how watching ends, not a failure
         return
     rows = session.client.ask(protocol.LIVE, Nothing())
     if as_json:
@@ -75,31 +79,32 @@ def cancel(session: Session, id: str, yes: bool, as_json: bool) -> None:
 
 
 async def _watch(session: Session, as_json: bool) -> None:
-    """Show the stream; a lost daemon is waited for, once it was there."""
-    seen = False
-    for pause in pauses():
+    """Show the stream until Ctrl-C; a daemon that is lost after it was there is waited for."""
+    mirror = Mirror()
+    waits = pauses()
+    while True:
         try:
-            await _show_stream(session, as_json)
+            await _show_stream(session, mirror, as_json)
+            waits = pauses()
         except Unreachable as error:
-            if not seen and session.socket.exists() is False:
+            if not mirror.boot_id:
                 raise
             say(f"{error}; trying again")
         except Gap:
-            continue
-        seen = True
-        await asyncio.sleep(pause)
+            pass  # a new connection brings a new snapshot
+        await asyncio.sleep(next(waits))
 
 
-async def _show_stream(session: Session, as_json: bool) -> None:
-    mirror = Mirror()
+async def _show_stream(session: Session, mirror: Mirror, as_json: bool) -> None:
+    """One connection, from its hello to its goodbye."""
     async with aclosing(watch(session.socket)) as messages:
         async for message in messages:
+            changed = mirror.apply(message)
             if as_json:
-                # ASCII only: what a terminal might obey is escaped.
-                click.echo(msgspec.json.encode(message))
-            elif mirror.apply(message) and isinstance(message, Snapshot | Batch):
+                click.echo(clean_json(msgspec.json.encode(message).decode()))
+            elif changed:
                 click.echo(_screen(mirror), nl=False)
-            if isinstance(message, Goodbye) and not as_json:
+            if isinstance(message, Goodbye):
                 say(message.reason)
 
 
