@@ -112,6 +112,11 @@ class Response:
         self._chunks.clear()
         self._unread = 0
 
+    @property
+    def served(self) -> bool:
+        """Whether the reader got what it wanted: the whole message, or as much as it released."""
+        return self.complete or (self._released and self._error is None)
+
     async def started(self) -> None:
         """Wait for the status and the headers; raises what the connection failed with."""
         while not self.begun:
@@ -123,7 +128,7 @@ class Response:
         """The reader goes: an answer that still comes is cut off at once, so that nothing is generated for nobody."""
         if self.complete:
             return
-        if self._released and self._error is None:
+        if self.served:
             self._connection.linger()
         else:
             self._connection.abort()

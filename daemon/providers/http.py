@@ -46,7 +46,8 @@ class Pool:
     ) -> None:
         """`url` is http:// or https://, a path in it is put before each target.
 
-        `outcome` is told of each request's: None when an answer began, else how the wire failed.
+        `outcome` is told of each request's: None when its answer was whole, else how the wire failed; nothing of an
+        answer that its reader left.
         """
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
@@ -215,22 +216,22 @@ class Request:
 
     async def __aenter__(self) -> Response:
         try:
-            response = await self._answered()
+            return await self._answered()
         except UpstreamFailed as failure:
             self._pool.report(failure)
             raise
-        self._pool.report(None)
-        return response
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._response is not None
         self._response.leave()
-        if self._sender is not None:
-            await self._stop_sending()
         if isinstance(error, UpstreamBroken):
             self._pool.report(error)
+        elif self._response.served:
+            self._pool.report(None)
+        if self._sender is not None:
+            await self._stop_sending()
 
     async def _answered(self) -> Response:
         connection = self._pool.take_idle()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from common.errors import UpstreamFailed
-from daemon.providers.upstream import Model, Upstream
+import msgspec
 
-# Families of models that embed and cannot chat; older Ollamas tell no capabilities in their list.
-_EMBEDDING_FAMILIES = ("bert", "nomic-bert", "nomic-bert-moe", "xlm-roberta", "jina-bert-v2")
+from common.errors import GatewayError, UpstreamFailed
+from daemon.clock import Clock
+from daemon.config import Queue, UpstreamConfig
+from daemon.providers.names import is_remote_name
+from daemon.providers.upstream import SHOW_PATIENCE, Model, Upstream
 
 
 class OllamaUpstream(Upstream):
@@ -16,12 +18,13 @@ class OllamaUpstream(Upstream):
 
     kind = "ollama"
 
+    def __init__(self, config: UpstreamConfig, *, queue: Queue, connect_timeout: float, clock: Clock) -> None:
+        super().__init__(config, queue=queue, connect_timeout=connect_timeout, clock=clock)
+        self._chatting: dict[str, bool] = {}  # digest of a model -> whether it chats, as /api/show told
+
     async def list_models(self) -> list[Model]:
-        return [
-            Model(name=str(entry["name"]), entry=entry, chats=_chats(entry))
-            for entry in self._entries(await self.fetch_json("/api/tags"))
-            if not is_remote(entry)
-        ]
+        entries = self._entries(await self.fetch_json("/api/tags"))
+        return [Model.of(entry) for entry in entries if not is_remote(entry)]
 
     async def ask_version(self) -> str | None:
         answer = await self.fetch_json("/api/version")
@@ -33,31 +36,35 @@ class OllamaUpstream(Upstream):
 
     async def show(self, model: str, question: dict[str, Any]) -> tuple[int, bytes]:
         asked = {key: value for key, value in question.items() if key != "name"}
-        return await self.fetch("POST", "/api/show", {**asked, "model": model})
+        return await self.fetch("POST", "/api/show", {**asked, "model": model}, patience=SHOW_PATIENCE)
+
+    async def can_chat(self, model: Model) -> bool:
+        # The list tells no capabilities; a name like qwen3-embedding has the family of one that chats.
+        digest = str(model.entry.get("digest") or model.name)
+        if digest not in self._chatting:
+            try:
+                status, body = await self.show(model.name, {})
+                capabilities = msgspec.json.decode(body, type=_Shown).capabilities if status == 200 else None
+            except (GatewayError, msgspec.DecodeError):
+                return model.chats  # asked again next time
+            self._chatting[digest] = model.chats if capabilities is None else "completion" in capabilities
+        return self._chatting[digest]
 
     def _entries(self, answer: Any) -> list[dict[str, Any]]:
-        entries = answer.get("models") if isinstance(answer, dict) else None
-        if entries is None:
+        entries = answer.get("models", ()) if isinstance(answer, dict) else ()
+        if entries is None:  # Go's nil slice
             entries = []
         if not isinstance(entries, list) or not all(isinstance(each, dict) and "name" in each for each in entries):
             raise UpstreamFailed(f"the upstream {self.name} told its models in a form that is not Ollama's")
         return entries
 
 
+class _Shown(msgspec.Struct):
+    """What matters here of /api/show; before 0.6.4 it tells no capabilities."""
+
+    capabilities: list[str] | None = None
+
+
 def is_remote(entry: dict[str, Any]) -> bool:
     """Whether a model of Ollama's list runs elsewhere: asking it would send the prompt out of the LAN."""
     return bool(entry.get("remote_host")) or bool(entry.get("remote_model")) or is_remote_name(str(entry["name"]))
-
-
-def is_remote_name(name: str) -> bool:
-    """Whether the name alone tells that (`glm-4.6:cloud`, `gpt-oss:120b-cloud`); Ollama serves those uninstalled."""
-    tag = name.rpartition(":")[2].casefold()
-    return tag == "cloud" or tag.endswith("-cloud")
-
-
-def _chats(entry: dict[str, Any]) -> bool:
-    capabilities = entry.get("capabilities")
-    if isinstance(capabilities, list):
-        return "completion" in capabilities
-    details = entry.get("details")
-    return not isinstance(details, dict) or details.get("family") not in _EMBEDDING_FAMILIES

@@ -17,7 +17,7 @@ class OpenAiUpstream(Upstream):
     kind = "openai"
 
     async def list_models(self) -> list[Model]:
-        return [Model(name=each.name, entry=each.tags, chats=True) for each in await self._catalogue()]
+        return [Model.of(each.tags) for each in await self._catalogue()]
 
     async def ask_version(self) -> str | None:
         return None
@@ -31,6 +31,9 @@ class OpenAiUpstream(Upstream):
             if each.name == model:
                 return 200, msgspec.json.encode(each.show)
         return 404, msgspec.json.encode({"error": f"model '{model}' not found"})
+
+    async def can_chat(self, model: Model) -> bool:
+        return model.chats
 
     async def _catalogue(self) -> list[CatalogueEntry]:
         status, body = await self.fetch("GET", "/v1/models")

@@ -2,13 +2,14 @@
 
 Ollama does not tell OLLAMA_NUM_PARALLEL, and forces it to 1 for some architectures; what it holds back waits without a
 word. So: ask for several answers at once and count those that begin before one of them ends. All are then dropped.
+Other requests that run meanwhile make the count too small: a time to probe is when nobody is waiting.
 """
 
 from __future__ import annotations
 
 import asyncio
 
-from common.errors import GatewayError, UpstreamFailed
+from common.errors import UpstreamFailed
 from daemon.dialects.asks import Ask, Shape
 from daemon.providers.upstream import Upstream
 
@@ -17,69 +18,63 @@ PATIENCE = 120.0  # seconds until the first one begins: the model may have to be
 SETTLING = 3.0  # seconds that the others get after the latest one began
 
 
-async def measure_seats(upstream: Upstream, model: str, *, most: int = MOST, settling: float = SETTLING) -> int:
+async def measure_seats(
+    upstream: Upstream, model: str, *, most: int = MOST, patience: float = PATIENCE, settling: float = SETTLING
+) -> int:
     """How many of `most` generations with `model` run at once. UpstreamFailed where none begins."""
-    begun: list[float] = []
-    news = asyncio.Event()
-    loop = asyncio.get_running_loop()
+    race = _Race()
+    # Different prompts: a server may answer two equal ones from one cache.
+    asking = [
+        asyncio.create_task(
+            _generate(upstream, model, f"Count upwards from {number}, one number a line.", race), name="probe"
+        )
+        for number in range(1, most + 1)
+    ]
+    try:
+        while not race.over and race.begun < most and any(not task.done() for task in asking):
+            race.news.clear()
+            async with asyncio.timeout(settling if race.begun else patience):
+                await race.news.wait()
+    except TimeoutError:
+        pass  # nothing new began for a while: this is how many there are
+    finally:
+        for task in asking:
+            task.cancel()
+        outcomes = await asyncio.gather(*asking, return_exceptions=True)
+    if race.begun:
+        return race.begun
+    for outcome in outcomes:
+        if isinstance(outcome, Exception):
+            raise outcome
+    raise UpstreamFailed(f"the upstream {upstream.name} began no answer within {patience:g} seconds", status=504)
 
-    async def generate(number: int) -> None:
-        # Different prompts: a server may not answer two from one cache.
-        document = {
-            "model": model,
-            "prompt": f"Count from {number} upwards, one number a line.",
-            "options": {"num_predict": 64, "temperature": 0},
-        }
-        translator = upstream.translator(Ask("/api/generate", Shape.GENERATE, document, model, stream=True))
+
+class _Race:
+    """How many answers have begun, and whether one has ended: from then on a beginning proves nothing."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self.over = False
+        self.news = asyncio.Event()
+
+
+async def _generate(upstream: Upstream, model: str, prompt: str, race: _Race) -> None:
+    document = {"model": model, "prompt": prompt, "options": {"num_predict": 64, "temperature": 0}}
+    translator = upstream.translator(Ask("/api/generate", Shape.GENERATE, document, model, stream=True))
+    try:
         async with upstream.request(
             translator.upstream_method, translator.upstream_path, body=translator.body(model)
         ) as response:
             if response.status != 200:
-                status, words = translator.error_status(response.status, await response.read(65536))
+                status, words = translator.error_status(response.status, await response.read(64 * 1024))
                 raise UpstreamFailed(f"the upstream {upstream.name} answered {status}: {words}")
-            first = True
+            begun = False
             async for _ in response:
-                if first:
-                    begun.append(loop.time())
-                    news.set()
-                    first = False
-
-    asking = [asyncio.create_task(generate(number)) for number in range(1, most + 1)]
-    try:
-        await _until_settled(asking, begun, news, settling)
-        failed = [task.exception() for task in asking if task.done() and task.exception() is not None]
-        if not begun:
-            why = failed[0] if failed else None
-            raise (
-                why
-                if isinstance(why, GatewayError)
-                else UpstreamFailed(f"the upstream {upstream.name} began no answer within {PATIENCE:g} seconds")
-            )
+                if not begun and not race.over:
+                    begun = True
+                    race.begun += 1
+                    race.news.set()
+            # What a server holds back begins when another one ends, in the same moment as far as we can see.
+            race.over = race.over or begun
     finally:
-        for task in asking:
-            task.cancel()
-        await asyncio.wait(asking)
-        for task in asking:
-            if not task.cancelled():
-                task.exception()  # looked at: what matters of it was said above
-    return len(begun)
-
-
-async def _until_settled(
-    asking: list[asyncio.Task[None]], begun: list[float], news: asyncio.Event, settling: float
-) -> None:
-    """Until all began, or one ended, or nothing new began for a while."""
-    while len(begun) < len(asking) and not any(task.done() and task.exception() is None for task in asking):
-        left = [task for task in asking if not task.done()]
-        if not left:
-            return
-        news.clear()
-        hearing = asyncio.ensure_future(news.wait())
-        done, _ = await asyncio.wait(
-            {hearing, *left},
-            timeout=settling if begun else PATIENCE,
-            return_when=asyncio.FIRST_COMPLETED,
-        )
-        hearing.cancel()
-        if not done:
-            return
+        race.news.set()

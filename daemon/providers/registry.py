@@ -8,6 +8,7 @@ name means its `:latest`, else the only installed tag; more than one is an error
 from __future__ import annotations
 
 import asyncio
+from collections import ChainMap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,11 +17,12 @@ from typing import Any
 from common.errors import BadRequest, NotFound, UpstreamFailed
 from daemon.clock import Clock
 from daemon.config import Deadlines, Queue, UpstreamConfig
-from daemon.providers.ollama import OllamaUpstream, is_remote_name
+from daemon.providers.names import is_remote_name, meant_by
+from daemon.providers.ollama import OllamaUpstream
 from daemon.providers.openai import OpenAiUpstream
 from daemon.providers.upstream import Upstream
 
-LOOK_EVERY = 30.0  # seconds between two looks at every upstream
+LOOK_EVERY = 10.0  # seconds between two looks at every upstream: so long a change behind our back goes unnoticed
 MISS_EVERY = 1.0  # seconds between two looks because of names that were not found
 LISTS_AGE = 2.0  # seconds that a list of models may be old when a client asks for it
 
@@ -77,9 +79,9 @@ class Registry:
             route = self._find(name)
         if route is not None:
             return route
-        silent = [each for each in self.upstreams if each.models is None]
-        if silent:
-            raise UpstreamFailed(f"the upstream {silent[0].name} does not answer: {silent[0].error}")
+        for upstream in self.upstreams:
+            if upstream.models is None or upstream.state == "down":
+                raise _silent(upstream)  # it may have the model; nobody can tell
         raise _unknown(name)
 
     async def tags(self) -> list[dict[str, Any]]:
@@ -111,31 +113,35 @@ class Registry:
     async def default_model(self) -> str:
         """The model where none is named: the configured one, else the only or first installed one that chats.
 
-        Empty where there is none.
+        The first installed is the oldest: pulling another one must not change what unnamed requests get. Empty where
+        there is none.
         """
         if self._default:
             return self._default
         if not any(each.models for each in self.upstreams):
             await self._refresh_older_than(MISS_EVERY)
         for upstream in self.upstreams:
-            for model in (upstream.models or {}).values():
-                if model.chats:
+            for model in sorted((upstream.models or {}).values(), key=lambda each: each.installed):
+                if model.chats and await upstream.can_chat(model):
                     return model.name
         return ""
 
     async def refresh(self) -> None:
-        """Ask every upstream what it has, now; who comes meanwhile waits for the same answers."""
-        if self._looking is None or self._looking.done():
-            self._looking = asyncio.create_task(self._look(), name="look at the upstreams")
-        # Shielded: the first of a crowd to leave must not spoil it for the others.
-        await asyncio.shield(self._looking)
+        """Ask every upstream what it has, now."""
+        before = self._looking
+        if before is not None and not before.done():
+            # It began before this call, and may have missed what its caller has just changed.
+            await asyncio.wait({before})
+        if self._looking is before:
+            self._begin_looking()
+        await self._looked()
 
     async def why_not_ready(self) -> str:
         """Empty where some upstream answers; else how the first one fails."""
         await self.refresh()
         if any(each.healthy for each in self.upstreams):
             return ""
-        return "; ".join(f"upstream {each.name}: {each.error or 'not asked yet'}" for each in self.upstreams)
+        return "; ".join(each.error for each in self.upstreams) or "no upstream is configured"
 
     async def run(self) -> None:
         """Look at the upstreams now and then, until cancelled."""
@@ -154,38 +160,36 @@ class Registry:
     # --- within ---
 
     def _find(self, name: str) -> Route | None:
-        exact = self._having(name)
-        if exact is not None:
-            return exact
-        if ":" in name.rpartition("/")[2]:
+        models = meant_by(name, ChainMap(*(each.models or {} for each in self.upstreams)))
+        if not models:
             return None
-        latest = self._having(f"{name}:latest")
-        if latest is not None:
-            return latest
-        tags = sorted({each for upstream in self.upstreams for each in upstream.models or () if _base(each) == name})
-        if len(tags) > 1:
-            raise BadRequest(f"model '{name}' is ambiguous: name one of {', '.join(tags)}", code="model_ambiguous")
-        return self._having(tags[0]) if tags else None
-
-    def _having(self, model: str) -> Route | None:
-        """The upstream to serve `model`: of those that have it a healthy one before others, then the least busy."""
+        if len(models) > 1:
+            raise BadRequest(f"model '{name}' is ambiguous: name one of {', '.join(models)}", code="model_ambiguous")
+        model = models[0]
+        # Of those that have it a healthy one before others, then the least busy.
         having = [each for each in self.upstreams if model in (each.models or ())]
-        if not having:
-            return None
         best = min(having, key=lambda each: (each.state == "down", each.seats.running + each.seats.waiting))
         return Route(best, model)
 
     def _telling(self) -> list[Upstream]:
         telling = [each for each in self.upstreams if each.models is not None and each.state != "down"]
         if not telling:
-            first = self.upstreams[0]
-            raise UpstreamFailed(f"the upstream {first.name} does not answer: {first.error or 'not asked yet'}")
+            raise _silent(self.upstreams[0]) if self.upstreams else UpstreamFailed("no upstream is configured")
         return telling
 
     async def _refresh_older_than(self, seconds: float) -> None:
-        if asyncio.get_running_loop().time() - self._looked_at >= seconds:
-            await self.refresh()
-        elif self._looking is not None and not self._looking.done():
+        """Have a look that is at most so old; who comes while one is being had waits for its answers."""
+        looking = self._looking is not None and not self._looking.done()
+        if not looking and asyncio.get_running_loop().time() - self._looked_at >= seconds:
+            self._begin_looking()
+        await self._looked()
+
+    def _begin_looking(self) -> None:
+        self._looking = asyncio.create_task(self._look(), name="look at the upstreams")
+
+    async def _looked(self) -> None:
+        if self._looking is not None:
+            # Shielded: the first of a crowd to leave must not spoil it for the others.
             await asyncio.shield(self._looking)
 
     async def _look(self) -> None:
@@ -199,10 +203,9 @@ def on_state_change(registry: Registry, listener: Callable[[str], None]) -> None
         upstream.changed = upstream.seats.changed = partial(listener, upstream.name)
 
 
-def _base(model: str) -> str:
-    before, colon, tag = model.rpartition(":")
-    return before if colon and "/" not in tag else model
-
-
 def _unknown(name: str) -> NotFound:
     return NotFound(f"model '{name}' not found", code="model_not_found")
+
+
+def _silent(upstream: Upstream) -> UpstreamFailed:
+    return UpstreamFailed(upstream.error or f"the upstream {upstream.name} was not asked yet")

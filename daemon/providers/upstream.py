@@ -1,6 +1,7 @@
 """One inference server behind the gate: its connections, its seats, its models, how it is doing.
 
-    unknown -> ok <-> down
+    unknown -> ok <-> down          down: no connection, three broken answers in a row, or no list when asked
+                                    ok: an answer that was whole
 
 Rules: what it has is what it last said (`look`); how it is doing is told by every request to it, so that a dead one is
 known without asking. What differs between kinds of servers is in the sub-classes (`ollama.py`, `openai.py`); what its
@@ -11,9 +12,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Literal
 
 import msgspec
@@ -30,7 +33,8 @@ from daemon.traffic.seats import Seats
 
 log = logging.getLogger("gatelodge.upstream")
 
-PATIENCE = 5.0  # seconds for a list or a look: nobody waits longer for what is not inference
+PATIENCE = 5.0  # seconds for a list or a look
+SHOW_PATIENCE = 30.0  # seconds for the details of one model, which Ollama may have to read from a slow disk
 LARGEST_LIST = 16 * 1024 * 1024
 FAILURES_UNTIL_DOWN = 3  # broken answers in a row; one refused connection is enough
 
@@ -39,11 +43,20 @@ State = Literal["unknown", "ok", "down"]
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """An installed model. `entry` is what Ollama's list of models says of it; `chats` whether it is for talking."""
+    """An installed model. `entry` is what Ollama's list of models says of it, `installed` since when (Unix seconds).
+
+    `chats`: whether it looks as if it were for talking; `Upstream.can_chat` knows better.
+    """
 
     name: str
     entry: dict[str, Any]
     chats: bool
+    installed: float
+
+    @classmethod
+    def of(cls, entry: dict[str, Any]) -> Model:
+        """From a row of Ollama's list."""
+        return cls(str(entry["name"]), entry, _looks_chatting(entry), _installed(entry))
 
 
 class Upstream(ABC):
@@ -55,7 +68,9 @@ class Upstream(ABC):
         self.name = config.name
         self.url = config.url
         self.configured_seats = config.seats  # `seats.size` is what holds now
-        self.pool = Pool(config.url, name=config.name, connect_timeout=connect_timeout, outcome=self._noted)
+        # The SDKs' base URL of an OpenAI-like server ends in /v1, which our targets begin with.
+        base = config.url.rstrip("/").removesuffix("/v1") if self.kind == "openai" else config.url
+        self.pool = Pool(base, name=config.name, connect_timeout=connect_timeout, outcome=self._noted)
         self.seats = Seats(
             config.name,
             config.seats,
@@ -78,7 +93,7 @@ class Upstream(ABC):
 
     @property
     def healthy(self) -> bool:
-        """Whether it answered when it was last asked anything."""
+        """Whether it served what it was last asked."""
         return self.state == "ok"
 
     def request(
@@ -107,7 +122,7 @@ class Upstream(ABC):
                 models = await self.list_models()
                 self.version = await self.ask_version()
         except TimeoutError:
-            self._down(f"it did not tell its models within {PATIENCE:g} seconds")
+            self._down(f"the upstream {self.name} did not tell its models within {PATIENCE:g} seconds")
         except GatewayError as error:
             # The wire's failures were noted already; what it said in an error answer was not.
             self._down(error.message)
@@ -136,11 +151,23 @@ class Upstream(ABC):
     async def show(self, model: str, question: dict[str, Any]) -> tuple[int, bytes]:
         """(status, body) of Ollama's /api/show for `model`; `question` is what the client asked. UpstreamFailed."""
 
-    async def fetch(self, method: str, target: str, question: Any = None) -> tuple[int, bytes]:
-        """A small answer as a whole: (status, body). UpstreamFailed."""
+    @abstractmethod
+    async def can_chat(self, model: Model) -> bool:
+        """Whether the model is for talking rather than for embedding; where it does not tell, by its looks."""
+
+    async def fetch(
+        self, method: str, target: str, question: Any = None, *, patience: float = PATIENCE
+    ) -> tuple[int, bytes]:
+        """A small answer as a whole: (status, body). UpstreamFailed, 504 after `patience` seconds."""
         body = None if question is None else msgspec.json.encode(question)
-        async with self.request(method, target, body=body) as response:
-            return response.status, await response.read(LARGEST_LIST)
+        try:
+            async with asyncio.timeout(patience):
+                async with self.request(method, target, body=body) as response:
+                    return response.status, await response.read(LARGEST_LIST)
+        except TimeoutError as error:
+            raise UpstreamFailed(
+                f"the upstream {self.name} did not answer {target} within {patience:g} seconds", status=504
+            ) from error
 
     async def fetch_json(self, target: str) -> Any:
         """The JSON of a GET that must succeed. UpstreamFailed."""
@@ -158,9 +185,8 @@ class Upstream(ABC):
 
     def _noted(self, failure: UpstreamFailed | None) -> None:
         if failure is None:
-            if self.state != "down" or self._failures < FAILURES_UNTIL_DOWN:
-                self._up()
             self._failures = 0
+            self._up()
             return
         self._failures += 1
         if isinstance(failure, ConnectFailed) or self._failures >= FAILURES_UNTIL_DOWN:
@@ -182,3 +208,24 @@ class Upstream(ABC):
 
 
 _JSON = ("Content-Type", "application/json")
+
+# What tells a model that only embeds, where nothing tells its capabilities: its family, or its name.
+_EMBEDDING_FAMILIES = ("bert", "nomic-bert", "nomic-bert-moe", "xlm-roberta", "jina-bert-v2")
+_EMBEDDING_NAMES = ("embed", "minilm", "bge-")
+
+
+def _looks_chatting(entry: dict[str, Any]) -> bool:
+    capabilities = entry.get("capabilities")
+    if isinstance(capabilities, list):
+        return "completion" in capabilities
+    details = entry.get("details")
+    family = details.get("family") if isinstance(details, dict) else None
+    name = str(entry["name"]).casefold()
+    return family not in _EMBEDDING_FAMILIES and not any(word in name for word in _EMBEDDING_NAMES)
+
+
+def _installed(entry: dict[str, Any]) -> float:
+    try:
+        return datetime.fromisoformat(str(entry.get("modified_at"))).timestamp()
+    except (ValueError, OverflowError):
+        return math.inf  # unknown: after those of which it is known

@@ -38,6 +38,16 @@ async def holds(condition: Callable[[], Any], *, turns: int = 50, what: str = ""
         await asyncio.sleep(0.001)
 
 
+async def settled(value: Callable[[], Any], *, turns: int = 50) -> Any:
+    """Wait until `value()` has stopped changing, over `turns` turns of the event loop with time for pending I/O."""
+    last, same = value(), 0
+    while same < turns:
+        await asyncio.sleep(0.001)
+        now = value()
+        last, same = now, (same + 1 if now == last else 0)
+    return last
+
+
 def _described(condition: Callable[[], Any]) -> str:
     try:
         return inspect.getsource(condition).strip()
