@@ -18,6 +18,7 @@ from daemon.access.actor import DAEMON
 from daemon.audit.journal import LARGE, SEAL_AFTER
 from daemon.audit.refusals import MINUTE, MOST, Refusals
 from daemon.exchange import EndState, Usage
+from daemon.store import bodies
 from daemon.store.bodies import load_body
 from daemon.store.database import QUEUED_JOBS, Database, StoreBusy, StoreFailed
 from daemon.store.journal import append_user_deletion
@@ -145,6 +146,33 @@ async def test_segments_that_could_not_be_set_down_are_in_the_answer_all_the_sam
     assert await texts_of(desk, 2) == [b'{"role":"assistant","content":"one two three"}']
 
 
+def broken_disk(conn: sqlite3.Connection) -> None:
+    """A job that takes everything in its commit along."""
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+    raise error
+
+
+async def test_segments_that_fail_together_come_back_in_their_order(desk: Desk) -> None:
+    """Two flushes at once, both lost with their commit: the answer still reads as it was sent."""
+    exchange = desk.exchange("Count.")
+    await desk.journal.opened(exchange)
+    one, two, three, end = streamed("one two three")
+    with stalled(desk.database) as gate:
+        await until(lambda: desk.database.stalled_for() > 0)
+        desk.database.submit(broken_disk)
+        flushes = [
+            asyncio.create_task(desk.journal.flush_partials([(exchange.request_id, piece)])) for piece in (one, two)
+        ]
+        await until(lambda: desk.database.pending_jobs >= 3)
+        gate.set()
+        outcomes = await asyncio.gather(*flushes, return_exceptions=True)
+    assert StoreFailed in map(type, outcomes)
+    finish(exchange, EndState.OK, desk.clock)
+    await desk.journal.closed(exchange, [three, end])
+    assert await texts_of(desk, 2) == [b'{"role":"assistant","content":"one two three"}']
+
+
 async def test_an_end_waits_for_segments_under_way(desk: Desk) -> None:
     """A flush that fails after the end was asked for gives its segments to the closing record, in order."""
     exchange = desk.exchange("Count.")
@@ -155,13 +183,7 @@ async def test_an_end_waits_for_segments_under_way(desk: Desk) -> None:
         await until(lambda: desk.database.stalled_for() > 0)
         flushing = asyncio.create_task(desk.journal.flush_partials([(exchange.request_id, one)]))
         await asyncio.sleep(0)
-
-        def fail(conn: sqlite3.Connection) -> None:
-            error = sqlite3.OperationalError("disk I/O error")
-            error.sqlite_errorcode = sqlite3.SQLITE_IOERR
-            raise error
-
-        failing = desk.database.submit(fail)  # takes the flush of its batch along
+        failing = desk.database.submit(broken_disk)  # takes the flush of its batch along
         finish(exchange, EndState.OK, desk.clock)
         closing = asyncio.create_task(desk.journal.closed(exchange, [two, end]))
         await asyncio.sleep(0)
@@ -240,6 +262,29 @@ async def test_a_client_that_leaves_while_it_is_recorded_is_closed(desk: Desk) -
     assert await desk.rows(ENDS) == [("client_left", "the client closed the connection", 0, 1)]
 
 
+async def test_a_late_end_that_fails_is_recorded_later(desk: Desk) -> None:
+    """A client that left while being recorded, and then a bad disk: the exchange is not left open."""
+    exchange = desk.exchange("Gone.")
+    gate = threading.Event()
+    opening = asyncio.create_task(desk.journal.opened(exchange))
+    # Right behind it, into the same commit: what holds it up.
+    asyncio.get_running_loop().call_soon(desk.database.submit, lambda conn: gate.wait(20))
+    await until(lambda: desk.database.stalled_for() > 0)
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    exchange.state, exchange.error = EndState.CLIENT_LEFT, "left"
+    failing = desk.database.submit(broken_disk)
+    await desk.journal.closed(exchange, [])
+    gate.set()
+    await asyncio.wait({failing})
+    assert await desk.rows("SELECT request_id FROM unfinished") == [(exchange.request_id,)]
+    assert await desk.rows(ENDS) == []
+    running = asyncio.create_task(desk.journal.run(tick=0.01))
+    assert await until(lambda: desk.rows(ENDS)) == [("client_left", "left", 0, 1)]
+    running.cancel()
+
+
 async def test_an_end_that_cannot_be_recorded_is_an_error_and_recorded_later(desk: Desk) -> None:
     """The client is told of a failure, so `ok` is not what is recorded later; other ends keep their name."""
     fine, left = desk.exchange("One."), desk.exchange("Two.")
@@ -269,10 +314,19 @@ async def test_an_exchange_is_closed_once(desk: Desk) -> None:
     assert [row[0] for row in await desk.rows(ENDS)] == ["ok"]
 
 
-async def test_large_bodies_are_prepared_beside_the_writer(desk: Desk) -> None:
+async def test_large_bodies_are_prepared_beside_the_writer(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """An image must not hold up everybody's commit: hashing and compressing happen on a reader; stored all the same."""
     await desk.converse("The key is made.")
     image = "".join(map(str, range(LARGE // 4)))
+    packed_in: list[int] = []
+
+    def pack(text: bytes) -> bodies.Packed:
+        if len(text) >= LARGE:
+            packed_in.append(threading.get_ident())
+        return original(text)
+
+    original = bodies.pack
+    monkeypatch.setattr(bodies, "pack", pack)
     exchange = desk.exchange("See?")
     exchange.document["messages"][0]["images"] = [image]
     await desk.journal.opened(exchange)
@@ -280,6 +334,8 @@ async def test_large_bodies_are_prepared_beside_the_writer(desk: Desk) -> None:
     ((opened,), (closed,)) = await desk.rows("SELECT seq FROM journal WHERE seq > 2 ORDER BY seq")
     assert image.encode() in (await texts_of(desk, opened))[1]
     assert image.encode() in (await texts_of(desk, closed))[0]
+    writer = await desk.database.write(lambda conn: threading.get_ident())
+    assert len(packed_in) == 2 and writer not in packed_in
     parts = await desk.rows("SELECT COUNT(*) FROM parts")
     await desk.converse("See?", document=exchange.document, answer=image)
     assert await desk.rows("SELECT COUNT(*) FROM parts") == parts
@@ -328,6 +384,21 @@ async def test_the_running_minutes_refusals_are_written_at_the_end(desk: Desk) -
     desk.journal.refused(reason="tokens_per_day", user_id=2, user="ben@example.org")
     await desk.journal.close()
     assert await desk.rows("SELECT COUNT(*) FROM journal WHERE event = 'refused'") == [(1,)]
+
+
+async def test_refusals_outlive_a_full_disk(tmp_path: Path) -> None:
+    """What could not be written this minute is written with the next."""
+    clock = MovedClock()
+    async with desk_in(tmp_path, clock=clock) as desk:
+        await full(desk.database)
+        for user in range(2_000):  # more than fits into what pages there are
+            desk.journal.refused(reason="requests_per_minute", user_id=user, user="somebody@example.org")
+        await desk.journal.close()
+        await roomy(desk.database)
+        desk.journal.refused(reason="requests_per_minute", user_id=7, user="somebody@example.org")
+        await desk.journal.close()
+        counts = await desk.rows("SELECT detail FROM journal WHERE event = 'refused'")
+        assert sum(msgspec.json.decode(detail)["count"] for (detail,) in counts) == 2_001 and len(counts) == 2_000
 
 
 def test_counts_that_could_not_be_written_are_counted_on() -> None:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
+import os
 import sqlite3
+import sys
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
@@ -23,7 +27,8 @@ from daemon.store.journal import append_user_deletion
 from daemon.store.search import Criteria, newest, oldest
 from tests.rigs.journals import BEN, Desk, desk_in
 from tests.rigs.traffic import HOUR, MovedClock
-from tests.rigs.until import until
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -186,16 +191,32 @@ async def test_a_search_that_makes_no_sense_says_why(desk: Desk) -> None:
 
 
 async def test_leaving_a_scan_ends_its_process(desk: Desk) -> None:
-    """Cancelled on the first hit: the child is gone, not reading on for nobody."""
-    for n in range(30):
-        await desk.converse(f"needle {n}")
+    """Left on the first hit: the child, which still has much to say, is gone and not waiting for a reader."""
+    before = _children()
+    for n in range(20):
+        await desk.converse(f"needle {n}", error="x" * 2_000, client_label="y" * 60_000)
     rows = audit_search.search(desk.database, AuditSearch(filter=AuditFilter(text="needle")), now_us=desk.clock.wall())
     first = await anext(rows)
-    assert first.prompt == "needle 29"
-    children = _children()
-    assert children
-    await rows.aclose()
-    await until(lambda: not children & _children())
+    assert first.prompt == "needle 19"
+    assert _children() - before
+    await asyncio.wait_for(rows.aclose(), 5)
+    assert not _children() - before
+
+
+async def test_a_scan_whose_daemon_died_ends(desk: Desk) -> None:
+    """A scan that finds nothing writes nothing, so no broken pipe would tell it: it looks whose child it is."""
+    await desk.converse("hay")
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "daemon.audit.reader", "search", stdin=PIPE, stdout=PIPE, stderr=PIPE, cwd=ROOT
+    )
+    question = {
+        "database": str(desk.path),
+        "parent": os.getpid() + 1,  # who started it, and is not its parent any more
+        "question": {"filter": {"text": "needle"}},
+        "now_us": desk.clock.wall(),
+    }
+    found, said = await child.communicate(json.dumps(question).encode())
+    assert (found, said.decode().strip(), child.returncode) == (b"", "the daemon ended", 1)
 
 
 def _children() -> set[str]:

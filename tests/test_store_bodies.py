@@ -114,9 +114,10 @@ async def pages(desk: Desk) -> tuple[int]:
 
 async def test_an_erased_user_leaves_no_text_behind(desk: Desk) -> None:
     """Texts, salts, lookups and the key are overwritten in the file, not only unlinked."""
-    secret = b"The treaty is signed under the old oak. " * 3
+    secret = random.Random(1).randbytes(20_000).hex().encode()  # over many pages, which an erasure frees
     body = await keep(desk, 1, b"tiny oak secret", secret)
-    others = await keep(desk, 2, secret)
+    ((lying,),) = await desk.rows("SELECT data FROM parts WHERE user_id = 1 AND size > 15")
+    others = await keep(desk, 2, b"another secret")
     ((key, salt),) = await desk.rows(
         "SELECT body_key, salt FROM users JOIN parts ON user_id = users.id WHERE users.id = 1 AND size = 15"
     )
@@ -128,13 +129,14 @@ async def test_an_erased_user_leaves_no_text_behind(desk: Desk) -> None:
 
     assert await desk.database.write(delete) == 2
     assert await load(desk, body) is None
-    assert await load(desk, others) == [secret]
+    assert await load(desk, others) == [b"another secret"]
     assert await desk.rows("SELECT body_key FROM users WHERE id = 1") == [(None,)]
     ((detail,),) = await desk.rows("SELECT detail FROM journal WHERE event = 'admin' AND user_id = 1")
     assert msgspec.json.decode(detail)["erased_parts"] == 2
     await desk.database.close()  # moves the log into the file
     everything = b"".join(file.read_bytes() for file in desk.folder.glob("gatelodge.db*"))
-    for gone in (b"tiny oak secret", key, salt):
+    pieces = [lying[start : start + 50] for start in range(0, len(lying) - 50, 50)]
+    for gone in (b"tiny oak secret", key, salt, *pieces):
         assert gone not in everything
 
 

@@ -8,6 +8,7 @@ short answer.
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -42,7 +43,7 @@ async def spawn_reader(verb: Verb, arguments: dict[str, Any]) -> AsyncIterator[a
     assert process.stdin is not None and process.stdout is not None and process.stderr is not None
     complaints = asyncio.create_task(process.stderr.read())
     try:
-        process.stdin.write(msgspec.json.encode(arguments))
+        process.stdin.write(msgspec.json.encode({"parent": os.getpid(), **arguments}))
         process.stdin.close()
         yield process.stdout
         if process.stdout.at_eof() and await process.wait() != 0:

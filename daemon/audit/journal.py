@@ -241,7 +241,6 @@ class Journal:
 
     async def _catch_up(self, refusals: list[Record]) -> None:
         for request_id, end in list(self._unclosed.items()):
-            end.segments[:0] = self._segments.pop(request_id, ())
             await self._database.write(partial(_close, end, None), always=True)
             del self._unclosed[request_id]
             self._set_down.discard(request_id)

@@ -31,12 +31,11 @@ def main() -> int:
     """Answer one question."""
     verb = sys.argv[1]
     arguments: dict[str, Any] = msgspec.json.decode(sys.stdin.buffer.read())
-    parent = os.getppid()
     os.nice(POLITENESS)
     out = sys.stdout.buffer
     try:
         with closing(connect_to_read(Path(arguments["database"]))) as conn:
-            for piece in _answer(verb, arguments, conn, parent):
+            for piece in _answer(verb, arguments, conn):
                 out.write(piece)
                 out.flush()
     except (sqlite3.Error, OSError, Orphaned) as error:
@@ -46,10 +45,10 @@ def main() -> int:
     return 0
 
 
-def _answer(verb: str, arguments: dict[str, Any], conn: sqlite3.Connection, parent: int) -> Iterator[bytes]:
+def _answer(verb: str, arguments: dict[str, Any], conn: sqlite3.Connection) -> Iterator[bytes]:
     def look_after_parent() -> None:
         # Whoever writes little would not notice for long that nobody reads any more.
-        if os.getppid() != parent:
+        if os.getppid() != arguments["parent"]:
             raise Orphaned("the daemon ended")
 
     # Each verb imports only what it needs: a child starts in the time that its imports take.

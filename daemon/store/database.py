@@ -80,7 +80,7 @@ class Database:
         self._batch_since: float | None = None
         self._wake = asyncio.Event()
         self._closing = False
-        self._broken = ""
+        self.trouble = ""  # why nothing can be written any more, until a restart
         self._readers: list[_Connection] = []
         self._idle_readers: asyncio.LifoQueue[_Connection | None] = asyncio.LifoQueue()
         for _ in range(READERS):
@@ -88,7 +88,7 @@ class Database:
         self._writing = asyncio.create_task(self._write_batches(), name="store writer")
 
     def __repr__(self) -> str:
-        state = f"broken: {self._broken}" if self._broken else "closing" if self._closing else "open"
+        state = f"broken: {self.trouble}" if self.trouble else "closing" if self._closing else "open"
         return f"<Database {self.path} {state}, {self._pending_jobs} waiting, {self.commits} commits>"
 
     @classmethod
@@ -141,12 +141,12 @@ class Database:
         Raises what the job raises (only its own changes are undone), StoreBusy, or StoreFailed. A cancelled caller does
         not cancel the write. `size`: bytes the job holds; `always`: skip the bound, for what is bounded elsewhere.
         """
-        return await asyncio.shield(self.submit(job, size=size, always=always))
+        return await self.submit(job, size=size, always=always)
 
     def submit(self, job: Job[T], *, size: int = 0, always: bool = False) -> asyncio.Future[T]:
         """As `write`, without waiting: jobs run in the order of their submission."""
-        if self._broken or self._closing:
-            raise StoreFailed(self._broken or "the database is closed", retry_after=5)
+        if self.trouble or self._closing:
+            raise StoreFailed(self.trouble or "the database is closed", retry_after=5)
         if not always and (self._pending_jobs >= QUEUED_JOBS or self._pending_bytes + size > QUEUED_BYTES):
             raise StoreBusy("more writes are waiting for the disk than may wait; try again", retry_after=2)
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
@@ -196,7 +196,7 @@ class Database:
 
     def _failure(self, cause: sqlite3.Error) -> StoreFailed:
         if getattr(cause, "sqlite_errorcode", None) in LOST_PAGES:
-            self._broken = "the disk lost a write (fsync failed): check the disk, then restart the daemon"
+            self.trouble = "the disk lost a write (fsync failed): check the disk, then restart the daemon"
         failure = StoreFailed(f"the database could not be written: {cause}", retry_after=5)
         failure.__cause__ = cause
         return failure
@@ -206,10 +206,10 @@ class Database:
     async def read(self, job: Job[T]) -> T:
         """Run `job` on a reader connection in one snapshot of the last commit. Keep it short: an open reader lets the
         log grow. A cancelled caller does not stop it."""
-        if self._closing:
-            raise StoreFailed("the database is closed")
         reader = await self._idle_readers.get()
         try:
+            if self._closing:
+                raise StoreFailed("the database is closed")
             if reader is None:
                 reader = await self._open_reader()
         except BaseException:
