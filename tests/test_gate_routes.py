@@ -90,11 +90,14 @@ async def test_without_a_credential_nothing_but_the_open_routes_answers(gate: Ga
 @pytest.mark.parametrize("path", ["/", "/health", "/ready", "/api/version"])
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 async def test_open_routes_answer_without_a_credential(gate: Gatehouse, path: str, method: str) -> None:
-    """What clients knock with; HEAD has no body."""
+    """What clients knock with; HEAD has no body, and the head that GET has (RFC 9110, 9.3.2)."""
     answer = await gate.http.request(method, gate.url + path)
     assert answer.status_code == 200
     if method == "HEAD":
         assert answer.content == b""
+        whole = await gate.http.get(gate.url + path)
+        for name in ("content-type", "content-length"):
+            assert answer.headers[name] == whole.headers[name]
 
 
 async def test_the_knock_says_what_ollama_says(gate: Gatehouse) -> None:

@@ -1,7 +1,8 @@
 """What every route of the LAN face shares: request id, client address, identity, errors in the route's own shape.
 
 Rule: a handler raises `GatewayError`; it is turned into an answer here and nowhere else. Every answer carries
-`X-Request-Id`. What happens to be unexpected is logged with the request id and answered 500 without a traceback.
+`X-Request-Id`. What happens to be unexpected is logged with the request id and answered 500 without a traceback. HEAD
+is answered as GET is: Tornado tells the body's length and keeps the body (RFC 9110, 9.3.2).
 """
 
 from __future__ import annotations
@@ -106,8 +107,7 @@ class Handler(RequestHandler):
         if error.status == 413:
             self.set_header("Connection", "close")
         self._allow_origin()
-        body = msgspec.json.encode(self.error_shape(error.status, error.code, error.message, detail))
-        self.finish(None if self.request.method == "HEAD" else body)
+        self.finish(msgspec.json.encode(self.error_shape(error.status, error.code, error.message, detail)))
 
     async def options(self, *_: str) -> None:
         """A browser's preflight: answered only where an origin is allowed."""

@@ -121,8 +121,7 @@ class Tags(OllamaHandler):
         self.answer(200, {"models": [model for model in models if caller.may_use(str(model["name"]))]})
 
     async def head(self) -> None:
-        self.caller()
-        self.finish()
+        await self.get()
 
 
 class Running(OllamaHandler):
@@ -134,8 +133,7 @@ class Running(OllamaHandler):
         self.answer(200, {"models": [model for model in models if caller.may_use(str(model["name"]))]})
 
     async def head(self) -> None:
-        self.caller()
-        self.finish()
+        await self.get()
 
 
 class Show(OllamaHandler):
@@ -164,7 +162,7 @@ class Version(OllamaHandler):
         self.answer(200, {"version": await self.house.registry.version() or OLLAMA_SPOKEN})
 
     async def head(self) -> None:
-        self.finish()
+        await self.get()
 
 
 class Root(OllamaHandler):
@@ -177,5 +175,4 @@ class Root(OllamaHandler):
         self.finish("Ollama is running")
 
     async def head(self) -> None:
-        self.set_header("Content-Type", "text/plain; charset=utf-8")
-        self.finish()
+        await self.get()

@@ -20,7 +20,7 @@ class Health(Handler):
         self.answer(200, {"status": "ok"})
 
     async def head(self) -> None:
-        self.finish()
+        await self.get()
 
 
 class Ready(Handler):
@@ -33,9 +33,7 @@ class Ready(Handler):
         self.answer(status, content)
 
     async def head(self) -> None:
-        status, _ = await self.house.readiness.look()
-        self.set_status(status)
-        self.finish()
+        await self.get()
 
 
 class MetricsPage(Handler):
