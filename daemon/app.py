@@ -229,6 +229,7 @@ def _connect(stack: AsyncExitStack, house: House) -> None:
         hub.publish("live", exchange.request_id)
         if exchange.state is not None:
             metrics.exchange_ended(exchange)
+            logs.exchange_ended(exchange)
 
     def directory_changed(event: Change | Cut) -> None:
         if isinstance(event, Cut):

@@ -17,8 +17,39 @@ from typing import Any, TextIO
 import msgspec
 
 from common.untrusted import clean
+from daemon.exchange import Exchange
 
+_exchanges = logging.getLogger("gatelodge.exchange")
 _PLAIN = set(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+
+
+def exchange_ended(exchange: Exchange) -> None:
+    """The one line of an exchange: who, what, how it ended, how long; neither prompt nor answer."""
+    assert exchange.state is not None and exchange.ended is not None
+    seconds = (exchange.ended - exchange.received) / 1e6
+    _exchanges.info(
+        "%s %s %s %s, %.2f s",
+        exchange.state.value,
+        exchange.user,
+        exchange.model,
+        exchange.route,
+        seconds,
+        extra={
+            "request_id": exchange.request_id,
+            "user": exchange.user,
+            "key": exchange.key_id,
+            "client": exchange.client_label,
+            "address": exchange.address,
+            "route": exchange.route,
+            "model": exchange.model,
+            "upstream": exchange.upstream,
+            "state": exchange.state.value,
+            "error": exchange.error,
+            "tokens_in": exchange.usage.tokens_in,
+            "tokens_out": exchange.usage.tokens_out,
+            "seconds": round(seconds, 3),
+        },
+    )
 
 
 class TextFormatter(logging.Formatter):
@@ -28,7 +59,9 @@ class TextFormatter(logging.Formatter):
         when = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
         name = record.name.removeprefix("gatelodge.")
         told = record.getMessage()
-        fields = "".join(f"  {key}={value}" for key, value in _fields(record).items() if str(value) not in told)
+        fields = "".join(
+            f"  {key}={value}" for key, value in _fields(record).items() if value and str(value) not in told
+        )
         line = f"{when} {record.levelname:<7} {name:<9} {clean(told)}{clean(fields)}"
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)

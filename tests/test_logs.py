@@ -1,0 +1,69 @@
+"""The daemon's log: one line an exchange, for people or as JSON, without prompts, secrets or terminal tricks."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from daemon import logs
+from tests.rigs.gatehouse import QUESTION, gatehouse
+from tests.rigs.scripted_upstream import ScriptedUpstream
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def _root_logger_as_before() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    yield
+    root.handlers = handlers
+    root.setLevel(level)
+
+
+async def written(stream: io.StringIO, tmp_path: Path) -> str:
+    """The log of one chat."""
+    listener = logs.start("info", "auto", stream)
+    async with ScriptedUpstream() as upstream, gatehouse(tmp_path, upstream) as gate:
+        assert (await gate.chat()).status_code == 200
+        listener.stop()
+        assert gate.key not in stream.getvalue()
+    return stream.getvalue()
+
+
+async def test_an_exchange_is_one_json_line_without_its_texts(tmp_path: Path) -> None:
+    """Who, what, how it ended and how long; neither the prompt nor the answer nor the key."""
+    text = await written(io.StringIO(), tmp_path)
+    entries = [json.loads(line) for line in text.splitlines()]
+    (line,) = [entry for entry in entries if entry["logger"] == "gatelodge.exchange"]
+    assert line["user"] == "ana@example.org"
+    assert line["state"] == "ok"
+    assert line["request_id"]
+    assert line["tokens_out"]
+    assert QUESTION["messages"][0]["content"] not in text  # type: ignore[index]
+    assert "Why not?" not in text
+
+
+async def test_on_a_terminal_it_is_a_sentence(tmp_path: Path) -> None:
+    """Text for people."""
+    text = await written(Terminal(), tmp_path)
+    (line,) = [each for each in text.splitlines() if " exchange " in each]
+    assert "ok ana@example.org smollm2:135m /api/chat" in line
+
+
+def test_foreign_text_is_made_safe_on_a_terminal() -> None:
+    """T1 at the log: an escape sequence is shown, not obeyed."""
+    record = logging.makeLogRecord({"name": "gatelodge.x", "levelname": "INFO", "msg": "\x1b[2J%s", "args": ("\x07",)})
+    shown = logs.TextFormatter().format(record)
+    assert "\x1b" not in shown
+    assert "\x07" not in shown
