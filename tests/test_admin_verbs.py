@@ -45,6 +45,7 @@ from common.protocol import (
     UserTarget,
 )
 from console.client import Refused, Unreachable
+from daemon.admin import models, server
 from daemon.admin.peer import account_name
 from daemon.admin.verbs import TABLE
 from daemon.doctor import PROBED
@@ -158,6 +159,39 @@ async def test_a_change_is_carried_to_its_end_though_its_caller_leaves(office: O
     hold.set()
     await held
     await until(lambda: house.limits.show("default")[0].own["concurrency"] == 7)
+
+
+async def test_a_change_that_is_stuck_does_not_hold_up_the_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An upstream that never answers a deletion: the daemon stops all the same, and leaves nothing behind."""
+    monkeypatch.setattr(server, "PATIENCE_AT_STOP", 0.1)
+
+    async def silent(turn: Any) -> None:
+        await turn.until_client_leaves()
+
+    async with open_office(tmp_path) as office:
+        upstream = office.gate.upstream
+        upstream.next(silent, route="/api/delete")
+        asking = asyncio.create_task(office.ask(protocol.MODELS_DELETE, ModelTarget(MODEL)))
+        await until(lambda: upstream.seen("/api/delete"))
+    with pytest.raises(Unreachable):
+        await asking
+    await upstream.seen("/api/delete")[0].client_left.wait()
+
+
+async def test_an_upstream_that_is_silent_about_what_is_loaded_does_not_hold_up_the_list(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is loaded is then not known; the models are told all the same."""
+    monkeypatch.setattr(models, "PATIENCE_FOR_LISTS", 0.1)
+
+    async def silent(turn: Any) -> None:
+        await turn.until_client_leaves()
+
+    office.gate.upstream.next(silent, route="/api/ps")
+    rows = await office.ask(protocol.MODELS_LIST, ModelsList())
+    assert [(row.name, row.loaded) for row in rows] == [(MODEL, None), ("qwen3:4b", None)]
 
 
 async def test_a_question_that_is_too_large_is_not_read(office: Office) -> None:
@@ -415,6 +449,26 @@ async def test_leaving_a_pull_stops_it_at_the_upstream(office: Office) -> None:
     assert await asyncio.to_thread(pull) == "pulling manifest"
     (seen,) = office.gate.upstream.seen("/api/pull")
     await asyncio.wait_for(seen.client_left.wait(), 5)
+
+
+async def test_a_model_that_leaves_the_network_is_not_pulled(office: Office) -> None:
+    """Cloud models are refused by name, before the upstream hears of them (H7)."""
+    with pytest.raises(Refused, match="outside of this network"):
+        await office.items(protocol.MODELS_PULL, ModelTarget("gpt-oss:120b-cloud"))
+    assert office.gate.upstream.seen("/api/pull") == []
+
+
+async def test_a_pull_that_ends_without_success_is_a_failure(office: Office) -> None:
+    """A connection that ends well in the middle of a download is no success."""
+
+    async def half(turn: Any) -> None:
+        await turn.head()
+        await turn.send(b'{"status":"pulling manifest"}\n')
+        await turn.finish()
+
+    office.gate.upstream.next(half, route="/api/pull")
+    with pytest.raises(Refused, match="without success"):
+        await office.items(protocol.MODELS_PULL, ModelTarget("phi4"))
 
 
 async def test_a_pull_that_fails_is_a_failure(office: Office) -> None:

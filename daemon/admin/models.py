@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -18,6 +19,8 @@ from daemon.providers.upstream import Model, Upstream
 if TYPE_CHECKING:
     from daemon.house import House
 
+PATIENCE = 60.0  # seconds for what is no pull; deleting many gigabytes takes its time
+PATIENCE_FOR_LISTS = 5.0
 _ERROR_BODY = 64 * 1024
 
 
@@ -37,7 +40,7 @@ async def listed(house: House, _: Actor, request: ModelsList) -> list[ModelRow]:
 async def shown(house: House, _: Actor, request: ModelTarget) -> ModelDetail:
     """What the upstream knows of a model."""
     upstream, name = await _place(house, request)
-    status, body = await upstream.show(name, {})
+    status, body = await _in_time(upstream, upstream.show(name, {}))
     if status != 200:
         raise _said(upstream, status, body)
     return ModelDetail(name=name, upstream=upstream.name, information=msgspec.json.decode(body, type=dict[str, Any]))
@@ -71,11 +74,19 @@ async def delete(house: House, actor: Actor, request: ModelTarget) -> ModelDelet
     if upstream.kind != "ollama":
         raise BadRequest(f"the models of {upstream.name} are fixed: it is no Ollama")
     await record(house, actor, "models delete", f"model:{name}", {"upstream": upstream.name})
-    status, body = await upstream.fetch("DELETE", "/api/delete", {"model": name})
+    status, body = await _in_time(upstream, upstream.fetch("DELETE", "/api/delete", {"model": name}))
     if status != 200:
         raise _said(upstream, status, body)
     await house.registry.refresh()
     return ModelDeleted(name=name, upstream=upstream.name, deleted=True)
+
+
+async def _in_time(upstream: Upstream, answer: Awaitable[tuple[int, bytes]]) -> tuple[int, bytes]:
+    try:
+        async with asyncio.timeout(PATIENCE):
+            return await answer
+    except TimeoutError as error:
+        raise UpstreamFailed(f"the upstream {upstream.name} did not answer within {PATIENCE:.0f} seconds") from error
 
 
 async def _place(house: House, target: ModelTarget) -> tuple[Upstream, str]:
@@ -109,8 +120,9 @@ def _ollama(house: House, name: str | None) -> Upstream:
 
 async def _loaded(upstream: Upstream) -> set[str] | None:
     try:
-        return {str(entry["name"]) for entry in await upstream.running()}
-    except UpstreamFailed:
+        async with asyncio.timeout(PATIENCE_FOR_LISTS):
+            return {str(entry["name"]) for entry in await upstream.running()}
+    except (UpstreamFailed, TimeoutError):
         return None
 
 

@@ -33,6 +33,7 @@ log = logging.getLogger("gatelodge.admin")
 
 LARGEST_BODY = 1024 * 1024
 LONGEST_STALL = 10.0  # seconds that a watcher may leave its messages unread
+PATIENCE_AT_STOP = 5.0  # seconds that changes under way may still take when the daemon stops
 TOO_SLOW = "this watcher reads too slowly; connect again for a new snapshot"
 
 
@@ -74,9 +75,14 @@ class AdminServer:
         self._house.hub.close("the daemon is stopping")
         self._server.stop()
         await self._server.close_all_connections()
+        # Their clients are gone; what they hold (a child process, an upstream's connection) is given back first.
+        # A change may go on to its end, but not hold up the stop.
         if self._answering:
-            # Their clients are gone; what they hold (a child process, an upstream's connection) is given back first.
-            await asyncio.wait(self._answering)
+            _, late = await asyncio.wait(self._answering, timeout=PATIENCE_AT_STOP)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late)
         if self._bound is not None:
             # Only our own: a successor may have replaced it.
             try:
