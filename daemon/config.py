@@ -349,6 +349,9 @@ def _check(layer: dict[str, Any], source: str) -> None:
         if unknown:
             name = f"{key}.{unknown.group(1)}".strip(".")
             raise StartError(f"{source}: there is no key {name} (docs/configuration.md lists them all)") from error
+        missing = re.search(r"missing required field `(.*?)`", text)
+        if missing:
+            raise StartError(f"{source}: {key} has no {missing.group(1)}, and it needs one") from error
         raise StartError(f"{source}: {key} = {_value_at(layer, key)!r}: {_allowed(key)}") from error
 
 
