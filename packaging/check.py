@@ -21,6 +21,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("common", "console", "daemon")
+# Every module is imported once: one that needs a development dependency, or a file that is not there, is found here.
+IMPORT_ALL = f"""
+import importlib, pkgutil
+for package in {PACKAGES!r}:
+    for module in pkgutil.walk_packages(importlib.import_module(package).__path__, package + "."):
+        importlib.import_module(module.name)
+"""
 OFFLINE = {"PIP_CONFIG_FILE": os.devnull, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
 
 
@@ -106,6 +113,7 @@ def install_and_start(wheel: Path, folder: Path) -> list[str]:
     wrong = []
     for command, expected in (
         ((*pip, "check"), "No broken requirements found"),
+        ((python, "-I", "-c", IMPORT_ALL), ""),
         ((programs / "gatelodged", "--version"), version),
         ((programs / "gatelodge", "--version"), version),
         ((programs / "gatelodge", "--help"), "users"),
@@ -114,7 +122,7 @@ def install_and_start(wheel: Path, folder: Path) -> list[str]:
         environment = {**os.environ, **OFFLINE}
         ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
         if ended.returncode != 0 or expected not in ended.stdout:
-            wrong.append(f"{' '.join(map(str, command[:3]))}: status {ended.returncode}: {ended.stdout}{ended.stderr}")
+            wrong.append(f"{' '.join(map(str, command))}: status {ended.returncode}: {ended.stdout}{ended.stderr}")
     return wrong
 
 
