@@ -85,7 +85,7 @@ class Exchange:
     model: str  # the model that serves it
     upstream: str
     stream: bool
-    document: dict[str, Any]  # the checked request body, secrets removed
+    document: dict[str, Any] = field(repr=False)  # the checked request body, secrets removed
     received: int
     admitted: int = 0
     admitted_clock: int = 0

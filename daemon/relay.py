@@ -86,6 +86,7 @@ class Gate:
         self._live: dict[str, Exchange] = {}
         self._idle = asyncio.Event()
         self._idle.set()
+        self._grown = asyncio.Event()  # some answer grew by PARTIAL_BYTES
         self._running: dict[str, _Running] = {}
         self.changed: Callable[[Exchange], None] = lambda _: None  # told of each step of an exchange; must not wait
         self.admissible: Callable[[], None] = lambda: None  # raises where nothing may be admitted now (disk, stop)
@@ -262,6 +263,9 @@ class Gate:
                 exchange.bytes_out += len(piece)
                 exchange.chunks_out += 1
                 running.answer.append(piece)
+                running.unkept += len(piece)
+                if running.unkept >= PARTIAL_BYTES:
+                    self._grown.set()
                 slow = client.send(piece)
                 if slow is not None:
                     await self._wait_for_client(exchange, slow)
@@ -314,7 +318,11 @@ class Gate:
     async def keep_partials(self) -> None:
         """Set down the running answers every second, until cancelled: a crash loses at most the last one."""
         while True:
-            await asyncio.sleep(PARTIAL_EVERY)
+            try:
+                await asyncio.wait_for(self._grown.wait(), PARTIAL_EVERY)
+            except TimeoutError:
+                pass  # nothing grew fast; look anyway
+            self._grown.clear()
             await self.flush_partials()
 
     async def flush_partials(self) -> None:
@@ -324,6 +332,7 @@ class Gate:
             if running.answer and running.exchange.state is None:
                 segments.append((running.exchange.request_id, b"".join(running.answer)))
                 running.answer.clear()
+                running.unkept = 0
         if segments:
             try:
                 await self._journal.flush_partials(segments)
@@ -364,14 +373,15 @@ class Visit:
 class _Running:
     """An exchange with what it holds: ticket, place in line, answer so far, deadlines."""
 
-    __slots__ = ("answer", "exchange", "place", "sent", "ticket", "translator", "watch")
+    __slots__ = ("answer", "exchange", "place", "sent", "ticket", "translator", "unkept", "watch")
 
     def __init__(self, exchange: Exchange, translator: Translator, ticket: Ticket, place: Place) -> None:
         self.exchange = exchange
         self.translator = translator
         self.ticket = ticket
         self.place = place
-        self.answer: list[bytes] = []
+        self.answer: list[bytes] = []  # what the client was sent and the store was not given yet
+        self.unkept = 0  # bytes of it
         self.sent = False
         self.watch: Watch | None = None
 

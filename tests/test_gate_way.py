@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from common.protocol import AuditExchange
 from tests.rigs.gatehouse import MODEL, QUESTION, Gatehouse, RawClient, gatehouse
-from tests.rigs.scripted_upstream import ScriptedUpstream
+from tests.rigs.scripted_upstream import ScriptedUpstream, Turn
 from tests.rigs.until import holds, until
 from tests.rigs.upstream_behaviours import chunks, stall_before_headers
 
@@ -249,3 +250,41 @@ async def test_a_slow_client_slows_the_upstream_and_costs_little_memory(gate: Ga
     assert exchange[0].bytes_out < 16 * 1024 * 1024, "the gate read on though its client did not"
     client.reset()
     await until(lambda: not gate.house.gate.live())
+
+
+async def test_a_running_answer_is_set_down_as_it_grows(gate: Gatehouse) -> None:
+    """A9: what a client was sent lies in the store, and is shown, before the end; then it is there as a whole."""
+    pace = asyncio.Semaphore(2)
+    words = ["x" * 70_000, "y" * 70_000, "end"]
+
+    async def paced(turn: Turn) -> None:
+        await turn.head()
+        for piece in turn.pieces(words):
+            await pace.acquire()
+            await turn.send(piece)
+        await turn.finish()
+
+    gate.upstream.next(paced)
+    async with gate.streaming() as answer:
+        lines = answer.aiter_lines()
+        await anext(lines)
+        request_id = answer.headers["x-request-id"]
+        shown = await until_shown(gate, request_id)
+        assert shown.state is None
+        for _ in range(3):
+            pace.release()
+        rest = [line async for line in lines]
+    assert json.loads(rest[-1])["done"] is True
+    assert (await gate.audit(request_id)).response == "".join(words)
+
+
+async def until_shown(gate: Gatehouse, request_id: str) -> AuditExchange:
+    """The record of a running exchange, once some of its answer is in the store."""
+
+    async def set_down() -> AuditExchange | None:
+        record = await gate.audit(request_id)
+        return record if record.response else None
+
+    record = await until(set_down)
+    assert isinstance(record, AuditExchange)
+    return record

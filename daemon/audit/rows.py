@@ -14,8 +14,10 @@ import msgspec
 
 from common.protocol import AuditExchange, AuditRow
 from common.times import iso, iso_or_none
+from daemon.audit.answers import answer_texts
 from daemon.audit.documents import join_request, prompt_of, prompt_of_parts, response_of, value_of
 from daemon.store.bodies import DamagedBody, load_body, load_part, unpack_ids
+from daemon.store.partials import segments_of
 from daemon.store.search import Found
 
 BEGINNING = 200  # characters of the prompt in a list
@@ -52,6 +54,8 @@ def exchange_of(conn: sqlite3.Connection, found: Found) -> AuditExchange:
     """An exchange, whole; also a line of a JSONL export."""
     request = _body(conn, found.request, lambda parts: msgspec.json.decode(join_request(parts)), prompt_of)
     answer = _body(conn, found.answer, lambda parts: value_of(parts[0]), response_of)
+    if found.state is None:
+        answer = _running_answer(conn, found)
     return AuditExchange(
         log_id=found.seq,
         prompt=request.text,
@@ -82,6 +86,15 @@ def exchange_of(conn: sqlite3.Connection, found: Found) -> AuditExchange:
         answer=answer.value,
         erased=request.erased or answer.erased,
     )
+
+
+def _running_answer(conn: sqlite3.Connection, found: Found) -> _Read:
+    """What was set down so far of an answer that still runs."""
+    parts = answer_texts(found.route or "", segments_of(conn, found.request_id or ""))
+    if not parts:
+        return _Read(None, "")
+    value = value_of(parts[0])
+    return _Read(value, response_of(value))
 
 
 def texts_of(conn: sqlite3.Connection, found: Found) -> tuple[str, str]:

@@ -21,9 +21,14 @@ def keep_segment(conn: sqlite3.Connection, request_id: str, data: bytes) -> None
 
 def take_segments(conn: sqlite3.Connection, request_id: str) -> list[bytes]:
     """Remove and return what was kept of an answer, in order; a segment that the disk damaged is left out."""
-    rows = conn.execute("SELECT data FROM partial WHERE request_id = ? ORDER BY n", (request_id,)).fetchall()
-    if rows:
-        conn.execute("DELETE FROM partial WHERE request_id = ?", (request_id,))
+    segments = segments_of(conn, request_id)
+    conn.execute("DELETE FROM partial WHERE request_id = ?", (request_id,))
+    return segments
+
+
+def segments_of(conn: sqlite3.Connection, request_id: str) -> list[bytes]:
+    """What was kept of an answer so far, in order."""
+    rows = conn.execute("SELECT data FROM partial WHERE request_id = ? ORDER BY n", (request_id,))
     segments = []
     for (data,) in rows:
         # Recovery must come through, whatever lies here: a start that fails on one row would fail for ever.
