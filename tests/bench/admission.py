@@ -1,11 +1,12 @@
 """What admission costs: microseconds of one request's way through limits and line, without and with a crowd.
 
-`python -m tests.bench.admission` prints a table; it is not a test and fails nobody.
+`python -m tests.bench.admission [--brief]` prints a table; it is not a test and fails nobody.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Callable
 
@@ -88,8 +89,9 @@ def refusals(rounds: int) -> float:
     return (time.perf_counter() - started) / rounds * 1e6
 
 
-def main() -> None:
+def main(argv: list[str]) -> None:
     """Print the table."""
+    rounds = 5_000 if "--brief" in argv else 50_000
     print("us a call                                admit  headers  settle")
     for users in (1, 1_000):
         for words, default, more in (
@@ -102,13 +104,13 @@ def main() -> None:
             if more:
                 for number in range(users):
                     limits.set(f"key:k{number}", FULL)
-            found = measure(users, 50_000, limits, full=bool(more))
+            found = measure(users, rounds, limits, full=bool(more))
             print(
                 f"{users:>5} users, {words:<25} {found['admit']:>8.2f} {found['headers']:>8.2f} {found['settle']:>7.2f}"
             )
-    print(f"seat taken and left {asyncio.run(line(50_000)):>8.2f}")
-    print(f"refusal             {refusals(20_000):>8.2f}")
+    print(f"seat taken and left {asyncio.run(line(rounds)):>8.2f}")
+    print(f"refusal             {refusals(rounds):>8.2f}")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

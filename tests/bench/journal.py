@@ -1,4 +1,4 @@
-"""The audit journal alone: `python -m tests.bench.journal [SECONDS] [FOLDER]`.
+"""The audit journal alone: `python -m tests.bench.journal [--brief] [SECONDS] [FOLDER]`.
 
 Prints exchanges per second with bodies of 4 KiB, durable, 50 at once; how long `opened` takes at 50 requests a second;
 and, over what was written, the times of a list page, a user's last day, and of verify.
@@ -98,12 +98,12 @@ async def timed_search(desk: Desk, wanted: AuditFilter) -> float:
     return 1000 * (time.perf_counter() - started)
 
 
-async def main(seconds: float, folder: Path) -> None:
+async def main(seconds: float, openings: int, folder: Path) -> None:
     """Everything, in order."""
     async with desk_in(folder) as desk:
         rate = await exchanges_per_second(desk, seconds)
         print(f"journal: {rate:.0f} exchanges/s with {BODY} bytes each way, durable (aim: 2,000)")
-        times = await opening(desk, 50, 200)
+        times = await opening(desk, 50, openings)
         print(f"opened at 50/s: p50 {statistics.median(times):.2f} ms, p99 {times[int(len(times) * 0.99)]:.2f} ms")
         day = iso(desk.clock.wall() - 24 * 3600 * 1_000_000)
         print(f"list page: {await timed_search(desk, AuditFilter()):.1f} ms (aim: 20)")
@@ -119,6 +119,8 @@ async def main(seconds: float, folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    given = [argument for argument in sys.argv[1:] if argument != "--brief"]
+    brief = len(given) < len(sys.argv) - 1
     with tempfile.TemporaryDirectory() as scratch:
-        length = float(sys.argv[1]) if len(sys.argv) > 1 else 5.0
-        asyncio.run(main(length, Path(sys.argv[2] if len(sys.argv) > 2 else scratch)))
+        length = float(given[0]) if given else 1.0 if brief else 5.0
+        asyncio.run(main(length, 50 if brief else 200, Path(given[1] if len(given) > 1 else scratch)))
