@@ -12,9 +12,7 @@ import gc
 import ipaddress
 import logging
 import os
-import shutil
 import signal
-import socket
 import ssl
 import sys
 from collections.abc import AsyncIterator
@@ -24,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from common import paths
-from common.errors import StartError, Unavailable
+from common.errors import StartError
 from common.version import version
 from daemon import logs
 from daemon.access.accounts import Accounts
@@ -39,6 +37,7 @@ from daemon.audit.export import Exports
 from daemon.audit.journal import Journal
 from daemon.audit.sealing import Sealer
 from daemon.config import Config
+from daemon.disk import Disk
 from daemon.engine.choice import choose_upstreams
 from daemon.exchange import EndState, Exchange
 from daemon.first_start import greet
@@ -49,6 +48,7 @@ from daemon.providers.registry import Registry, on_state_change
 from daemon.relay import Gate
 from daemon.store.database import Database
 from daemon.store.settings import get_setting, set_setting
+from daemon.systemd import notify_systemd
 from daemon.traffic.admission import Admission
 from daemon.traffic.limits import Limits
 from daemon.traffic.restore import restore
@@ -61,7 +61,6 @@ log = logging.getLogger("gatelodge.daemon")
 DRAIN = 20.0  # seconds that running exchanges may go on after SIGTERM
 STARTED = "started"  # the setting that says that a first start came to its end
 LAST_WORDS = 2.0  # seconds for the ends of answers to leave, once their exchanges are over
-LOOK_AT_DISK = 5.0  # seconds between two looks at the free space
 
 
 async def serve(config: Config, *, builtin_model: bool) -> int:
@@ -222,7 +221,7 @@ async def _furnished(
 
 def _connect(stack: AsyncExitStack, house: House) -> None:
     """Who tells whom, and what goes on in the background."""
-    disk = _Disk(house.config)
+    disk = Disk(house.config)
     gate, hub, metrics = house.gate, house.hub, house.metrics
 
     def exchange_changed(exchange: Exchange) -> None:
@@ -285,34 +284,6 @@ def _open_doors(stack: AsyncExitStack, house: House) -> None:
         log.info("listening on %s", url, extra={"url": url})
 
 
-class _Disk:
-    """Watches the free space: below `storage.min_free` nothing is admitted, so that what runs can still be recorded."""
-
-    def __init__(self, config: Config) -> None:
-        self._data = config.data
-        self._min_free = config.storage.min_free
-        self._free = shutil.disk_usage(self._data).free
-
-    def check(self) -> None:
-        if self._free < self._min_free:
-            raise Unavailable(self._words(), code="disk_full", retry_after=60)
-
-    async def why_not_ready(self) -> str:
-        self._free = shutil.disk_usage(self._data).free
-        return self._words() if self._free < self._min_free else ""
-
-    async def run(self) -> None:
-        while True:
-            await asyncio.sleep(LOOK_AT_DISK)
-            self._free = shutil.disk_usage(self._data).free
-
-    def _words(self) -> str:
-        return (
-            f"the gateway's disk is nearly full ({self._free >> 20} MiB free, {self._min_free >> 20} MiB wanted): "
-            "nothing can be recorded, so nothing is served; its administrator must free space"
-        )
-
-
 def _prepare(data: Path) -> None:
     """The data folder, private to its owner."""
     try:
@@ -339,18 +310,6 @@ def _why_not_listening(host: str, port: int, error: OSError) -> str:
     if error.errno == errno.EACCES:
         return f"port {port} may not be opened by this account; choose one above 1023 with --port N"
     return f"cannot listen on {host} port {port}: {error.strerror or error}"
-
-
-def notify_systemd(message: str) -> None:
-    """Tell systemd (sd_notify(3)); silently nothing where it does not listen."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
-        try:
-            channel.sendto(message.encode(), "\0" + address[1:] if address[0] == "@" else address)
-        except OSError as error:
-            log.warning("systemd does not listen at %s: %s", address, error)
 
 
 async def _ended(task: asyncio.Task[None]) -> None:
