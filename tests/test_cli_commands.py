@@ -405,16 +405,22 @@ async def test_the_socket_is_found_by_the_environment(office: Office) -> None:
     assert json.loads(done.stdout)["pid"] == os.getpid()
 
 
-async def test_completion_knows_the_daemons_words(office: Office) -> None:
-    """TAB after `users show` offers addresses; hostile ones are not put into the shell's line."""
-    environment = {
-        **os.environ,
-        "_GATELODGE_COMPLETE": "bash_complete",
-        "GATELODGE_SOCKET": str(office.socket),
-        "COMP_WORDS": "gatelodge users show a",
-        "COMP_CWORD": "3",
-    }
-    done = await asyncio.to_thread(
-        subprocess.run, [sys.executable, "-m", "console"], cwd=ROOT, env=environment, capture_output=True, text=True
-    )
-    assert done.stdout.split() == ["plain,ana@example.org"]
+async def test_completion_knows_the_daemons_words(tmp_path: Path) -> None:
+    """TAB offers what is there; a name that the shell would execute is not put into its line."""
+    async with open_office(tmp_path, models=(MODEL, "smol$(reboot)", "smol;x", "smol\nx")) as office:
+        for words, wanted in (("gatelodge users show a", "ana@example.org"), ("gatelodge models show smol", MODEL)):
+            done = await asyncio.to_thread(
+                subprocess.run,
+                [sys.executable, "-m", "console"],
+                cwd=ROOT,
+                env={
+                    **os.environ,
+                    "_GATELODGE_COMPLETE": "bash_complete",
+                    "GATELODGE_SOCKET": str(office.socket),
+                    "COMP_WORDS": words,
+                    "COMP_CWORD": "3",
+                },
+                capture_output=True,
+                text=True,
+            )
+            assert done.stdout == f"plain,{wanted}\n"

@@ -1,6 +1,7 @@
 """What commands print: cut to the terminal, clean of everything a terminal obeys; and the files they write."""
 
 import hashlib
+import os
 import stat
 import sys
 from collections.abc import Iterator
@@ -127,6 +128,25 @@ def test_a_file_is_written_whole_and_read_back(tmp_path: Path) -> None:
     assert path.read_bytes() == b"onetwo"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [entry.name for entry in tmp_path.iterdir()] == ["export.csv"]
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """T4: data synced, then renamed, then the folder synced: after a power cut the file is whole or not there."""
+    steps: list[str] = []
+    sync, rename = os.fsync, os.rename
+
+    def fsync(file: int) -> None:
+        steps.append("sync folder" if stat.S_ISDIR(os.fstat(file).st_mode) else "sync file")
+        sync(file)
+
+    def renamed(*arguments: object, **more: int) -> None:
+        steps.append("rename")
+        rename(*arguments, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "rename", renamed)
+    write_whole(tmp_path / "export.csv", [b"rows"])
+    assert steps == ["sync file", "rename", "sync folder"]
 
 
 def test_a_file_that_fails_half_way_leaves_the_old_one_and_nothing_else(tmp_path: Path) -> None:

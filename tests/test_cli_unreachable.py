@@ -45,9 +45,21 @@ def test_a_stale_socket_is_recognised(tmp_path: Path) -> None:
     assert "stale" in result.stderr
 
 
-@pytest.mark.parametrize("words", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{", b"SSH-2.0-x\r\n"])
-def test_a_connection_that_breaks_off_is_no_answer(tmp_path: Path, words: bytes) -> None:
-    """Half an answer is none: exit 3, nothing on standard output."""
+WHOLE = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["status"], b""),
+        (["status"], b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"),
+        (["status"], b"SSH-2.0-x\r\n"),
+        (["audit", "search"], WHOLE),
+        (["selftest"], WHOLE + b'{"step":"x","ok":true,"seconds":1,"message":""}\n'),
+    ],
+)
+def test_a_connection_that_breaks_off_is_no_answer(tmp_path: Path, arguments: list[str], words: bytes) -> None:
+    """Half an answer is none: exit 3, and standard output claims nothing. Many items need their last line."""
     path = tmp_path / "gatelodge.sock"
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(path))
@@ -60,7 +72,7 @@ def test_a_connection_that_breaks_off_is_no_answer(tmp_path: Path, words: bytes)
 
         server = threading.Thread(target=serve)
         server.start()
-        result = run("--socket", str(path), "status", "--json")
+        result = run("--socket", str(path), *arguments, "--json")
         server.join()
     assert result.exit_code == 3, result.stderr
     assert result.stdout == ""
@@ -204,6 +216,7 @@ def test_checking_a_configuration_needs_no_daemon(tmp_path: Path) -> None:
 def test_a_daemon_folder_that_lies_around_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`config check` runs this installation's daemon, never a folder of that name where you happen to stand."""
     (tmp_path / "daemon").mkdir()
+    (tmp_path / "daemon" / "__init__.py").touch()
     (tmp_path / "daemon" / "__main__.py").write_text("raise SystemExit('hijacked')")
     monkeypatch.chdir(tmp_path)
     result = run("config", "check")

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import aclosing
+from collections.abc import Iterator
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,6 +105,7 @@ class _Handler(RequestHandler):
         self.house = house
         self._answering = answering
         self._task: asyncio.Task[Any] | None = None  # what ends with its client
+        self._left = False
 
     def set_default_headers(self) -> None:
         self.clear_header("Server")
@@ -127,7 +129,23 @@ class _Handler(RequestHandler):
 
     def on_connection_close(self) -> None:
         if self._task is not None:
+            self._left = True
             self._task.cancel()
+
+    @contextmanager
+    def ending_with_client(self) -> Iterator[None]:
+        """What runs inside is cancelled when the client leaves, and that is no error."""
+        task = self._task = asyncio.current_task()
+        try:
+            yield
+        except iostream.StreamClosedError:
+            pass  # it left while we were writing
+        except asyncio.CancelledError:
+            if not self._left or task is None:
+                raise
+            task.uncancel()
+        finally:
+            self._task = None
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         error = kwargs.get("exc_info", (None, None, None))[1]
@@ -154,15 +172,12 @@ class _Verb(_Handler):
             request = msgspec.json.decode(self.request.body or b"{}", type=bound.verb.request)
         except msgspec.DecodeError as error:
             raise BadRequest(f"{path}: {error}") from error
-        # A change is carried to its end even where its caller leaves: memory and store must not part.
-        if bound.verb.form != "one" or not bound.verb.changes:
-            self._task = asyncio.current_task()
-        try:
+        if bound.verb.form == "one" and bound.verb.changes:
+            # A change is carried to its end even where its caller leaves: memory and store must not part.
             await self._answer(bound, request)
-        except iostream.StreamClosedError:
-            pass  # the client left while we were writing
-        finally:
-            self._task = None
+            return
+        with self.ending_with_client():
+            await self._answer(bound, request)
 
     async def _answer(self, bound: Bound, request: Any) -> None:
         if bound.verb.form == "many":
@@ -220,9 +235,8 @@ class _Watch(_Handler):
         self._longest_stall = longest_stall
 
     async def get(self) -> None:
-        self._task = asyncio.current_task()
         self.set_header("Content-Type", "application/x-ndjson")
-        try:
+        with self.ending_with_client():
             async with self.house.hub.watch() as watcher:
                 async for message in watcher:
                     self.write(msgspec.json.encode(message) + b"\n")
@@ -230,11 +244,7 @@ class _Watch(_Handler):
                         watcher.end(TOO_SLOW)  # the hub forgets it at once, however long the parting takes
                         await self._part()
                         return
-        except iostream.StreamClosedError:
-            return
-        finally:
-            self._task = None
-        self.finish()
+            self.finish()
 
     async def _left_in_time(self) -> bool:
         try:
