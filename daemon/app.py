@@ -45,6 +45,7 @@ from daemon.house import House
 from daemon.hub import Hub
 from daemon.metrics import Metrics
 from daemon.providers.registry import Registry, on_state_change
+from daemon.readiness import Readiness
 from daemon.relay import Gate
 from daemon.store.database import Database
 from daemon.store.settings import get_setting, set_setting
@@ -54,7 +55,6 @@ from daemon.traffic.limits import Limits
 from daemon.traffic.restore import restore
 from daemon.web.routes import application
 from daemon.web.server import GateServer, listen, tls_context
-from daemon.web.system import Readiness
 
 log = logging.getLogger("gatelodge.daemon")
 

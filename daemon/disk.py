@@ -1,4 +1,4 @@
-"""The free space of the data folder: below `storage.min_free` nothing is admitted, so that what runs can be recorded."""
+"""The free space of the data folder: below `storage.min_free` nothing is admitted, so that what runs is recorded."""
 
 from __future__ import annotations
 

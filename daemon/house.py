@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from tornado.tcpserver import TCPServer
+
     from daemon.access.accounts import Accounts
     from daemon.access.directory import Directory
     from daemon.access.identity import Access
@@ -24,12 +26,11 @@ if TYPE_CHECKING:
     from daemon.hub import Hub
     from daemon.metrics import Metrics
     from daemon.providers.registry import Registry
+    from daemon.readiness import Readiness
     from daemon.relay import Gate
     from daemon.store.database import Database
     from daemon.traffic.admission import Admission
     from daemon.traffic.limits import Limits
-    from daemon.web.server import GateServer
-    from daemon.web.system import Readiness
 
 
 @dataclass
@@ -58,7 +59,7 @@ class House:
     answered: asyncio.Event = field(default_factory=asyncio.Event)  # set while there are none
     started_us: int = 0
     trusted_proxies: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = field(default_factory=list)
-    servers: list[GateServer] = field(default_factory=list)
+    servers: list[TCPServer] = field(default_factory=list)
     addresses: list[tuple[str, int, bool]] = field(default_factory=list)  # host, port, TLS of each listener
 
     def __post_init__(self) -> None:

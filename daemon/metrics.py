@@ -6,15 +6,13 @@ asks. No label holds what a stranger chose (user names, models asked for): label
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from daemon.exchange import EndState, Exchange
-
-if TYPE_CHECKING:
-    from daemon.house import House
+from daemon.providers.upstream import Upstream
 
 _BUCKETS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
@@ -70,14 +68,14 @@ class Metrics:
         """Count one 429 or queue refusal."""
         self._refused.inc()
 
-    def render(self, house: House) -> tuple[str, bytes]:
+    def render(self, live: Sequence[Exchange], upstreams: Sequence[Upstream]) -> tuple[str, bytes]:
         """(Content-Type, page)."""
         phases = {"queued": 0, "prefill": 0, "run": 0, "ended": 0}
-        for exchange in house.gate.live():
+        for exchange in live:
             phases[exchange.phase] += 1
         del phases["ended"]
         for phase, count in phases.items():
             self._live.labels(phase).set(count)
-        for upstream in house.registry.upstreams:
+        for upstream in upstreams:
             self._upstream.labels(upstream.name).set(1 if upstream.healthy else 0)
         return CONTENT_TYPE_LATEST, generate_latest(self._registry)

@@ -269,7 +269,7 @@ class _Metrics(_Handler):
     """`GET /metrics`: Prometheus text."""
 
     def get(self) -> None:
-        content_type, page = self.house.metrics.render(self.house)
+        content_type, page = self.house.metrics.render(self.house.gate.live(), self.house.registry.upstreams)
         self.set_header("Content-Type", content_type)
         self.finish(page)
 
