@@ -149,17 +149,18 @@ PASSWORD = "correct horse battery"
 async def test_a_change_is_carried_to_its_end_though_its_caller_leaves(office: Office) -> None:
     """Memory and store never part: what was committed holds on the next request, whoever is still there."""
     house = office.gate.house
+    seats = house.registry.upstreams[0].seats
     hold = threading.Event()
     held = house.database.submit(lambda _: hold.wait(10))
     with paths.connect(office.socket, timeout=5) as caller:
-        body = b'{"target":"default","values":{"concurrency":7}}'
-        caller.sendall(b"POST /limits/set HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        body = b'{"name":"up","seats":9}'
+        caller.sendall(b"POST /upstreams/seats HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
         await until(lambda: house.database.pending_jobs >= 2)
     # Time for the daemon to notice that its caller left, while the change still waits for the disk.
-    await holds(lambda: not house.limits.show("default")[0].own.get("concurrency"))
+    await holds(lambda: seats.size == 2)
     hold.set()
     await held
-    await until(lambda: house.limits.show("default")[0].own["concurrency"] == 7)
+    await until(lambda: seats.size == 9)
 
 
 async def test_a_change_that_is_stuck_does_not_hold_up_the_stop(
@@ -634,9 +635,7 @@ async def test_leaving_a_selftest_revokes_its_key(office: Office) -> None:
     await until(lambda: all(key.revoked_us is not None for key in directory.keys.values() if key.label == "selftest"))
 
 
-async def test_a_daemon_that_fails_in_mid_answer_is_not_taken_for_a_whole_one(
-    office: Office, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_half_an_export_is_not_taken_for_a_whole_one(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer of many items without its last line, and an export without its last chunk, are errors to the client."""
     await office.gate.chat()
 
