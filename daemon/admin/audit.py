@@ -21,7 +21,6 @@ from common.protocol import (
 )
 from daemon.access.actor import Actor
 from daemon.admin.bound import Download
-from daemon.admin.record import record
 from daemon.audit import search
 
 if TYPE_CHECKING:
@@ -47,8 +46,8 @@ async def shown(house: House, actor: Actor, request: AuditShow) -> AuditExchange
     exchange = await search.show(house.database, request.id)
     user = house.directory.find(exchange.user)
     detail = {"user": exchange.user, "log_id": exchange.log_id}
-    await record(
-        house, actor, "audit show", f"request:{exchange.request_id}", detail, user_id=user.id if user else None
+    await house.journal.admin(
+        actor, "audit show", f"request:{exchange.request_id}", detail, user_id=user.id if user else None
     )
     return exchange
 

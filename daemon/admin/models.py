@@ -11,7 +11,6 @@ import msgspec
 from common.errors import BadRequest, Forbidden, GatewayError, NotFound, UpstreamFailed
 from common.protocol import ModelDeleted, ModelDetail, ModelRow, ModelsList, ModelTarget, PullProgress
 from daemon.access.actor import Actor
-from daemon.admin.record import record
 from daemon.dialects.lines import LineReader
 from daemon.providers.names import is_remote_name
 from daemon.providers.upstream import Model, Upstream
@@ -51,7 +50,7 @@ async def pull(house: House, actor: Actor, request: ModelTarget) -> AsyncGenerat
     if is_remote_name(request.model):
         raise Forbidden(f"{request.model} runs outside of this network; such models are not served here")
     upstream = _ollama(house, request.upstream)
-    await record(house, actor, "models pull", f"model:{request.model}", {"upstream": upstream.name})
+    await house.journal.admin(actor, "models pull", f"model:{request.model}", {"upstream": upstream.name})
     last = PullProgress(status="")
     question = msgspec.json.encode({"model": request.model, "stream": True})
     async with upstream.request("POST", "/api/pull", body=question) as response:
@@ -73,7 +72,7 @@ async def delete(house: House, actor: Actor, request: ModelTarget) -> ModelDelet
     upstream, name = await _place(house, request)
     if upstream.kind != "ollama":
         raise BadRequest(f"the models of {upstream.name} are fixed: it is no Ollama")
-    await record(house, actor, "models delete", f"model:{name}", {"upstream": upstream.name})
+    await house.journal.admin(actor, "models delete", f"model:{name}", {"upstream": upstream.name})
     status, body = await _in_time(upstream, upstream.fetch("DELETE", "/api/delete", {"model": name}))
     if status != 200:
         raise _said(upstream, status, body)
