@@ -112,7 +112,8 @@ class _Trial:
         """A real chat, streamed to its end."""
         model = self._model or await self._house.registry.default_model()
         if not model:
-            raise Unavailable("no model is installed; fetch one: gatelodge models pull NAME")
+            silent = await self._house.registry.why_not_ready()
+            raise Unavailable(silent or "no model is installed; fetch one: gatelodge models pull NAME")
         document = {"model": model, "messages": [{"role": "user", "content": QUESTION}], "options": {"num_predict": 16}}
         headers = [("Authorization", f"Bearer {self._key}"), ("Content-Type", "application/json")]
         started = time.monotonic()
