@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import socket
 from collections.abc import AsyncIterator
@@ -14,6 +13,7 @@ import pytest
 
 from common.errors import BadRequest, UpstreamFailed
 from daemon.providers import connection as connection_module
+from daemon.providers import http as http_module
 from daemon.providers.http import ConnectFailed, ConnectTimedOut, Pool, UpstreamBroken, verifying_context
 from tests.rigs import upstream_behaviours as behaviours
 from tests.rigs.certificates import make_certificate, server_context
@@ -135,6 +135,42 @@ async def test_a_broken_answer_is_an_error_never_an_end(
     assert last_line(await chat(pool))["done"] is True
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"HTTP/1.1 200 OK\r\n" + b"X-Some: some\r\n" * 9000 + b"\r\n",  # whole, and too much
+        b"HTTP/1.1 200 OK\r\nX-Long: " + b"x" * 66_000,
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;" + b"x" * 10,  # a chunk extension without an end
+    ],
+)
+async def test_framing_is_bounded_however_it_is_cut(pool: Pool, upstream: ScriptedUpstream, data: bytes) -> None:
+    """H5: headers, trailers and chunk extensions do not count as an answer, and their memory is bounded."""
+    upstream.next(behaviours.stall_before_headers(asyncio.Event()))
+    task = asyncio.create_task(chat(pool))
+    await until(lambda: upstream.running == 1)
+    (connection,) = pool._open
+    connection.data_received(data)
+    for _ in range(70):
+        if not connection.closing:
+            connection.data_received(b"x" * 1000)
+    with pytest.raises(UpstreamBroken, match="headers without an end"):
+        await task
+
+
+async def test_a_finished_answer_that_is_read_late_does_not_touch_its_successor(
+    pool: Pool, upstream: ScriptedUpstream
+) -> None:
+    """Its connection serves somebody else by then, whose pace is not for it to change."""
+    upstream.next(behaviours.error(200, b"{}"), behaviours.endless_line)
+    async with pool.request("POST", "/api/chat", body=CHAT) as first:
+        await until(lambda: first.complete)
+        async with pool.request("POST", "/api/chat", body=CHAT) as second:
+            await until(lambda: "paused" in repr(second._connection))
+            assert upstream.connections == 1
+            assert await first.read(10) == b"{}"
+            assert "paused" in repr(second._connection)
+
+
 async def test_what_came_before_the_break_is_delivered_before_the_error(pool: Pool, upstream: ScriptedUpstream) -> None:
     """A person sees the words that were said; then the error, not an end."""
     gate = asyncio.Event()
@@ -178,11 +214,43 @@ async def test_more_than_the_announced_length_is_an_error_and_never_the_next_ans
 
 async def test_unasked_bytes_on_an_idle_connection_close_it(pool: Pool, upstream: ScriptedUpstream) -> None:
     """A 408 that arrives while the connection lies idle is not the answer to the next request."""
-    upstream.next(behaviours.then_unsolicited())
-    with contextlib.suppress(UpstreamBroken):  # where they came together with the end: refused as part of it
-        await chat(pool)
+    gate = asyncio.Event()
+
+    async def late(turn: Turn) -> None:
+        await behaviours.saying("yes")(turn)
+        await gate.wait()
+        await turn.raw(b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n")
+
+    upstream.next(late)
+    await chat(pool)
+    assert repr(pool) == "<Pool there: 1 idle, 0 busy>"
+    gate.set()
     await until(lambda: "0 idle" in repr(pool))
     assert last_line(await chat(pool))["done"] is True
+
+
+async def test_idle_connections_are_bounded_in_number_and_age(
+    pool: Pool, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a rush the sockets are given back; one that lay idle for long is likely to be dead."""
+    monkeypatch.setattr(http_module, "IDLE_CONNECTIONS", 2)
+    await asyncio.gather(*(chat(pool) for _ in range(6)))
+    await until(lambda: repr(pool) == "<Pool there: 2 idle, 0 busy>")
+    before = upstream.connections
+    monkeypatch.setattr(http_module, "IDLE_SECONDS", -1.0)
+    await chat(pool)
+    assert upstream.connections == before + 1
+    await until(lambda: repr(pool) == "<Pool there: 1 idle, 0 busy>")
+
+
+async def test_a_connection_that_is_just_closing_is_not_handed_out(pool: Pool, upstream: ScriptedUpstream) -> None:
+    """Between the FIN and the loop turn in which the loss is told, it still lies in the pool."""
+    await chat(pool)
+    pool._idle[-1].eof_received()
+    sent: list[int] = []
+    async with pool.request("POST", "/api/chat", body=CHAT, on_sent=lambda: sent.append(1)) as response:
+        await response.read(10**6)
+    assert sent == [1]
 
 
 async def test_a_connection_closed_while_idle_is_not_used_again(pool: Pool, upstream: ScriptedUpstream) -> None:
@@ -401,9 +469,8 @@ async def test_an_answer_before_the_body_s_end_is_read_and_stops_the_upload(
 
     async def pieces() -> AsyncIterator[bytes]:
         try:
-            while True:
-                yield b"x" * 1000
-                await asyncio.sleep(0)
+            yield b"x" * 1000
+            await asyncio.Event().wait()  # an uploading client that pauses
         finally:
             closed.set()
 
@@ -527,6 +594,15 @@ async def test_head_has_no_body_and_keeps_its_connection(pool: Pool, upstream: S
     assert upstream.connections == 1
 
 
+async def test_a_body_after_head_is_refused(pool: Pool, upstream: ScriptedUpstream) -> None:
+    """It would be taken for the next answer."""
+    upstream.next(behaviours.garble(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc"), route="/api/blobs/sha256:x")
+    with pytest.raises(UpstreamBroken, match="a body where none belongs"):
+        async with pool.request("HEAD", "/api/blobs/sha256:x") as response:
+            await response.read(10)
+    assert last_line(await chat(pool))["done"] is True
+
+
 async def test_interim_answers_are_passed_over(pool: Pool, upstream: ScriptedUpstream) -> None:
     """103 Early Hints is not the answer."""
 
@@ -600,20 +676,22 @@ async def test_a_released_answer_ends_its_framing_and_the_connection_is_reused(
     assert upstream.connections == 1
 
 
-async def test_a_released_answer_that_goes_on_is_cut(pool: Pool, upstream: ScriptedUpstream) -> None:
+async def test_a_released_answer_that_goes_on_is_cut(
+    pool: Pool, upstream: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Released is not forgotten: bytes or time beyond the allowance close the connection."""
+    monkeypatch.setattr(connection_module, "LINGER_SECONDS", 60.0)
     upstream.next(behaviours.endless_line)
     async with pool.request("POST", "/api/chat", body=CHAT) as response:
         await anext(response)
         response.release()
     await until(upstream.inference[0].client_left.is_set)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(connection_module, "LINGER_SECONDS", 0.01)
-        upstream.next(behaviours.stall_after(1, asyncio.Event()))
-        async with pool.request("POST", "/api/chat", body=CHAT) as response:
-            await anext(response)
-            response.release()
-        await until(upstream.inference[1].client_left.is_set)
+    monkeypatch.setattr(connection_module, "LINGER_SECONDS", 0.01)
+    upstream.next(behaviours.stall_after(1, asyncio.Event()))
+    async with pool.request("POST", "/api/chat", body=CHAT) as response:
+        await anext(response)
+        response.release()
+    await until(upstream.inference[1].client_left.is_set)
 
 
 async def test_headers_and_targets_cannot_be_split(pool: Pool, upstream: ScriptedUpstream) -> None:
@@ -667,6 +745,21 @@ async def test_closing_the_pool_cuts_what_runs(upstream: ScriptedUpstream) -> No
     assert isinstance(task_error, UpstreamBroken)
     with pytest.raises(ConnectFailed):
         await chat(pool)
+
+
+async def test_closing_the_pool_while_it_connects_leaves_nothing_open(upstream: ScriptedUpstream) -> None:
+    """The connection that is being made is given up, too."""
+    for turns in range(8):
+        pool = Pool(upstream.url)
+        connecting = asyncio.create_task(chat(pool))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await pool.close()
+        (outcome,) = await asyncio.gather(connecting, return_exceptions=True)
+        # A fast loop may have the whole answer by then; what matters is that nothing hangs and nothing stays.
+        assert isinstance(outcome, ConnectFailed | UpstreamBroken | bytes)
+        assert repr(pool).endswith("0 idle, 0 busy, closed>")
+    await until(lambda: upstream.open_connections == 0)
 
 
 async def test_a_prefix_in_the_address_is_kept(upstream: ScriptedUpstream) -> None:

@@ -117,9 +117,6 @@ class Pool:
 
     def freed(self, connection: Connection) -> None:
         """An answer is whole and its connection fit for the next request."""
-        if self._closed:
-            connection.abort()
-            return
         connection.idle_since = connection.loop.time()
         self._idle.append(connection)
         if len(self._idle) > IDLE_CONNECTIONS:
@@ -136,7 +133,7 @@ class Pool:
     async def connect(self) -> Connection:
         """A new connection."""
         if self._closed:
-            raise ConnectFailed(f"the connections to {self.name} are closed")
+            raise ConnectFailed(f"the connections to the upstream {self.name} were closed")
         connection = Connection(self, tls=self._tls is not None)
         self._open.add(connection)
         made = False
@@ -149,6 +146,8 @@ class Pool:
                     ssl=self._tls,
                     server_hostname=self.host if self._tls is not None else None,
                 )
+            if connection.closing:  # the pool was closed meanwhile
+                raise ConnectFailed(f"the connections to the upstream {self.name} were closed")
             made = True
             return connection
         except TimeoutError as error:

@@ -8,6 +8,7 @@ import msgspec
 
 from common.errors import UpstreamFailed
 from daemon.dialects.openai_catalogue import CatalogueEntry, catalogue
+from daemon.providers.names import is_remote_name
 from daemon.providers.upstream import Model, Upstream
 
 
@@ -39,4 +40,5 @@ class OpenAiUpstream(Upstream):
         status, body = await self.fetch("GET", "/v1/models")
         if status != 200:
             raise UpstreamFailed(f"the upstream {self.name} answered {status} to /v1/models")
-        return catalogue(body)
+        # Where it is an Ollama's other face, its cloud models can be told by their names alone.
+        return [each for each in catalogue(body) if not is_remote_name(each.name)]

@@ -1,8 +1,8 @@
 """Which upstream serves which model, and what the models are called.
 
 Rules: a name is resolved from what the upstreams last said; a miss asks them again, at most once a second, so that a
-model pulled a moment ago is found and a typo costs nothing. Names that leave the LAN do not exist here. An untagged
-name means its `:latest`, else the only installed tag; more than one is an error that names them.
+model pulled a moment ago is found and a typo costs nothing. What leaves the LAN no upstream lists, so it does not exist
+here. An untagged name means its `:latest`, else the only installed tag; more than one is an error that names them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from common.errors import BadRequest, NotFound, UpstreamFailed
 from daemon.clock import Clock
 from daemon.config import Deadlines, Queue, UpstreamConfig
-from daemon.providers.names import is_remote_name, meant_by
+from daemon.providers.names import meant_by
 from daemon.providers.ollama import OllamaUpstream
 from daemon.providers.openai import OpenAiUpstream
 from daemon.providers.upstream import Upstream
@@ -71,8 +71,6 @@ class Registry:
     async def resolve(self, name: str) -> Route:
         """Who serves the model of that name. NotFound, BadRequest where it is ambiguous, UpstreamFailed (502) where
         nobody can tell because no upstream answers."""
-        if is_remote_name(name):
-            raise _unknown(name)
         route = self._find(name)
         if route is None:
             await self._refresh_older_than(MISS_EVERY)
@@ -80,7 +78,7 @@ class Registry:
         if route is not None:
             return route
         for upstream in self.upstreams:
-            if upstream.models is None or upstream.state == "down":
+            if upstream.state == "down":
                 raise _silent(upstream)  # it may have the model; nobody can tell
         raise _unknown(name)
 
