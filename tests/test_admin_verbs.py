@@ -50,7 +50,7 @@ from daemon.admin.peer import account_name
 from daemon.admin.verbs import TABLE
 from daemon.doctor import PROBED
 from daemon.store.settings import set_setting
-from tests.rigs.gatehouse import MODEL, gatehouse
+from tests.rigs.gatehouse import ADMIN, MODEL, gatehouse
 from tests.rigs.office import Office, open_office
 from tests.rigs.scripted_upstream import ScriptedUpstream
 from tests.rigs.until import holds, until
@@ -534,6 +534,7 @@ async def test_an_exchange_is_found_shown_and_that_is_recorded(office: Office) -
 async def test_an_export_counts_as_verified_only_if_what_lies_there_is_what_was_sent(office: Office) -> None:
     """The daemon compares digests; a wrong one is refused, and only the right one lets the user be deleted."""
     await office.gate.chat()
+    await office.gate.house.limits.set(ADMIN, "ana@example.org", {"requests_per_minute": 3})
     await office.ask(protocol.USERS_DISABLE, UserTarget("ana@example.org"))
     assert (await office.refused(protocol.USERS_DELETE, UserTarget("ana@example.org"))).code == "not_exported"
 
@@ -555,6 +556,7 @@ async def test_an_export_counts_as_verified_only_if_what_lies_there_is_what_was_
     gone = await office.ask(protocol.USERS_DELETE, UserTarget("ana@example.org"))
     assert gone.deleted
     assert await office.ask(protocol.USERS_LIST, UsersList()) == []
+    assert [each.target for each in office.gate.house.limits.show()] == ["default"], "nobody inherits her limits"
     assert (await office.ask(protocol.AUDIT_VERIFY, AuditVerify())).intact
 
 

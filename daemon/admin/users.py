@@ -101,4 +101,8 @@ async def delete(house: House, actor: Actor, request: UserTarget) -> UserDeleted
     """Erase the user; refused unless disabled and exported."""
     user = house.directory.user_named(request.user)
     gone = await house.directory.delete_user(actor, user.id, request.version)
+    target = f"user:{gone.email}"
+    if any(each.target == target for each in house.limits.show()):
+        # Else whoever registers that address one day would inherit them.
+        await house.limits.clear(actor, target)
     return UserDeleted(id=gone.id, email=gone.email, deleted=True)

@@ -88,7 +88,7 @@ class ModelCommand(OllamaHandler):
 class Pull(ModelCommand):
     """POST /api/pull."""
 
-    verb = "models.pull"
+    verb = "models pull"
 
     async def post(self) -> None:
         await self.command("POST", "/api/pull")
@@ -97,7 +97,7 @@ class Pull(ModelCommand):
 class Push(ModelCommand):
     """POST /api/push."""
 
-    verb = "models.push"
+    verb = "models push"
 
     async def post(self) -> None:
         await self.command("POST", "/api/push")
@@ -106,7 +106,7 @@ class Push(ModelCommand):
 class Create(ModelCommand):
     """POST /api/create."""
 
-    verb = "models.create"
+    verb = "models create"
 
     async def post(self) -> None:
         await self.command("POST", "/api/create")
@@ -115,7 +115,7 @@ class Create(ModelCommand):
 class Copy(ModelCommand):
     """POST /api/copy."""
 
-    verb = "models.copy"
+    verb = "models copy"
 
     async def post(self) -> None:
         await self.command("POST", "/api/copy")
@@ -124,7 +124,7 @@ class Copy(ModelCommand):
 class Delete(ModelCommand):
     """DELETE /api/delete."""
 
-    verb = "models.delete"
+    verb = "models delete"
 
     async def delete(self) -> None:
         await self.command("DELETE", "/api/delete")
@@ -134,7 +134,7 @@ class Delete(ModelCommand):
 class Blob(ModelCommand):
     """HEAD and POST /api/blobs/:digest: a model file on its way in, streamed through, never held and never recorded."""
 
-    verb = "models.blob"
+    verb = "models blob"
 
     async def prepare(self) -> None:  # type: ignore[override]
         super().prepare()
