@@ -24,9 +24,10 @@ from common.untrusted import csv_uncell
 from daemon.access.actor import Actor
 from daemon.audit.child import ReaderFailed
 from daemon.audit.export import COLUMNS, PAGE, Exports, Outgoing, Span, _csv_line, write_export
+from daemon.audit.search import show
 from daemon.exchange import EndState
 from daemon.store.users import exchanges_beyond_export
-from tests.rigs.journals import BEN, Desk, desk_in
+from tests.rigs.journals import BEN, Desk, desk_in, streamed
 from tests.rigs.traffic import HOUR, MovedClock
 
 ROOT = Actor(uid=0, name="root", via="socket")
@@ -137,13 +138,15 @@ async def test_an_export_is_one_snapshot_over_all_its_pages(desk: Desk) -> None:
     """What is opened or closed after its beginning is not in it: pages of short reads, one moment."""
     running = desk.exchange("Running.")
     await desk.journal.opened(running)
+    await desk.journal.flush_partials([(running.request_id, b"".join(streamed("so far", done=False)))])
+    assert (await show(desk.database, running.request_id)).response == "so far"
     for n in range(PAGE + 20):
         await desk.converse(f"q {n}")
     through = (await desk.rows("SELECT MAX(seq) FROM journal"))[0][0]
     conn = sqlite3.connect(desk.path)
     pages = write_export(conn, "csv", Span(None, None, None, through))
     data = next(pages) + next(pages)
-    await desk.end(running, EndState.OK, "Late.")
+    await desk.end(running, EndState.OK, " late.")
     await desk.converse("Newer.")
     data += b"".join(pages)
     conn.close()

@@ -50,11 +50,12 @@ def row_of(conn: sqlite3.Connection, found: Found) -> AuditRow:
     )
 
 
-def exchange_of(conn: sqlite3.Connection, found: Found) -> AuditExchange:
-    """An exchange, whole; also a line of a JSONL export."""
+def exchange_of(conn: sqlite3.Connection, found: Found, *, so_far: bool = False) -> AuditExchange:
+    """An exchange, whole; also a line of a JSONL export. `so_far`: of one that runs, what was set down of its answer
+    (not in an export, which is of one moment, however long it takes)."""
     request = _body(conn, found.request, lambda parts: msgspec.json.decode(join_request(parts)), prompt_of)
     answer = _body(conn, found.answer, lambda parts: value_of(parts[0]), response_of)
-    if found.state is None:
+    if so_far and found.state is None:
         answer = _running_answer(conn, found)
     return AuditExchange(
         log_id=found.seq,

@@ -53,7 +53,7 @@ async def show(database: Database, id_: str) -> AuditExchange:
         found = by_seq(conn, int(id_)) if id_.isascii() and id_.isdigit() and len(id_) < 19 else by_request(conn, id_)
         if found is None or found.request_id is None:
             raise NotFound(f"the audit has no exchange {id_}")
-        return exchange_of(conn, found)
+        return exchange_of(conn, found, so_far=True)
 
     return await database.read(job)
 
