@@ -38,7 +38,19 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     assert SETTING_UP in first.stderr
     assert called(first.stdout)["program"] == "gatelodged"
     assert [path.name for path in Path(elsewhere).iterdir()] == ["daemon"]
+    checkout.environment["PYTHON"] = str(quick_python(folder))
     return checkout
+
+
+def quick_python(folder: Path) -> Path:
+    """A Python whose `-m venv` copies an empty one in no time; making it really was shown by the first set-up."""
+    subprocess.run([sys.executable, "-m", "venv", folder / "empty"], check=True)
+    python = folder / "quick-python"
+    python.write_text(
+        f'#!/bin/sh\n[ "$1 $2" = "-m venv" ] || exec {sys.executable} "$@"\nexec cp -a {folder}/empty "$3"\n'
+    )
+    python.chmod(0o755)
+    return python
 
 
 @pytest.fixture
@@ -60,7 +72,7 @@ def a_python(folder: Path, before: str) -> dict[str, str]:
         f"exec {sys.executable} -c 'import sys; {before}; exec(sys.argv.pop(1))' \"$@\"\n"
     )
     python.chmod(0o755)
-    return {"PATH": str(folder)}
+    return {"PATH": str(folder), "PYTHON": "python3"}
 
 
 def one_line(run: subprocess.CompletedProcess[str]) -> str:
