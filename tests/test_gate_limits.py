@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from tests.rigs.gatehouse import ADMIN, gatehouse
 from tests.rigs.scripted_upstream import ScriptedUpstream
 from tests.rigs.until import until
-from tests.rigs.upstream_behaviours import reset_before_headers, stall_before_headers
+from tests.rigs.upstream_behaviours import reset_before_headers, stall_after, stall_before_headers
 
 
 @pytest.fixture
@@ -106,6 +107,34 @@ async def test_token_windows_count_what_the_upstream_counted(tmp_path: Path, ups
         refused = await gate.chat()
         assert refused.status_code == 429
         assert "token" in refused.json()["error"]
+
+
+@pytest.mark.parametrize("kind", ["ollama", "openai"])
+async def test_usage_is_on_every_end_and_of_a_cut_answer_what_was_delivered(tmp_path: Path, kind: str) -> None:
+    """Row 75: a whole stream says its counts, which are recorded and charged; a cut one costs a token a piece."""
+    async with ScriptedUpstream(kind=kind) as upstream, gatehouse(tmp_path, upstream) as gate:
+        await gate.house.limits.set(ADMIN, "default", {"tokens_per_minute": 1000})
+
+        def charged() -> int:
+            return sum(use.used for use in gate.house.admission.in_use() if use.limit == "tokens_per_minute")
+
+        whole = await gate.chat(stream=True)
+        end = json.loads(whole.content.splitlines()[-1])
+        record = await gate.audit(whole.headers["x-request-id"])
+        assert (record.tokens_in, record.tokens_out) == (end["prompt_eval_count"], end["eval_count"])
+        counted = end["prompt_eval_count"] + end["eval_count"]
+        assert charged() == counted > 0
+
+        upstream.next(stall_after(3, asyncio.Event()))
+        async with gate.streaming() as answer:
+            lines = answer.aiter_lines()
+            pieces = [await anext(lines) for _ in range(2)]
+        assert all(not json.loads(piece)["done"] for piece in pieces)
+        await until(lambda: not gate.house.gate.live())
+        record = await gate.audit(answer.headers["x-request-id"])
+        assert (record.state, record.tokens_in) == ("client_left", None)
+        assert record.tokens_out in {2, 3}, "the third piece may or may not have left before the client did"
+        assert charged() == counted + record.tokens_out
 
 
 async def test_limits_of_key_model_and_address_apply_in_addition(tmp_path: Path, upstream: ScriptedUpstream) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import random
 import sqlite3
 from collections.abc import AsyncIterator
@@ -102,6 +103,21 @@ async def test_a_conversation_of_forty_turns_costs_about_its_text(desk: Desk) ->
     # Every message once, and one head and one tail for all turns.
     assert await desk.rows("SELECT COUNT(*) FROM parts") == [(2 * turns + 2,)]
     assert after - before <= 1.5 * distinct, f"{(after - before) / distinct:.2f} times its text"
+
+
+async def test_an_image_that_each_turn_repeats_is_stored_once(desk: Desk) -> None:
+    """Row 86: the history of a chat about a picture holds the picture in every turn."""
+    image = base64.b64encode(random.Random(1).randbytes(300_000)).decode()
+    (before,) = await pages(desk)
+    texts = ["What is it?"]
+    for turn in range(10):
+        exchange = desk.exchange(*texts)
+        exchange.document["messages"][0]["images"] = [image]
+        await desk.journal.opened(exchange)
+        await desk.end(exchange, EndState.OK, f"answer {turn}")
+        texts += [f"answer {turn}", f"question {turn}"]
+    (after,) = await pages(desk)
+    assert after - before <= 1.5 * len(image)
 
 
 async def pages(desk: Desk) -> tuple[int]:
