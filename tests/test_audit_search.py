@@ -132,7 +132,7 @@ async def test_a_row_tells_the_exchange(desk: Desk) -> None:
     await fill(desk)
     refused, running, left, *_ = await search(desk)
     assert (refused.state, refused.error, refused.request_id, refused.user) == (
-        "refused", "requests_per_minute, 1 times", "", "ana@example.org",
+        "refused", "requests_per_minute, once", "", "ana@example.org",
     )  # fmt: skip
     assert (running.state, running.ended, running.prompt) == (None, None, "The running question.")
     assert (left.state, left.error, left.upstream) == ("client_left", "why not", "other")

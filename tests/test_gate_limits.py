@@ -156,3 +156,20 @@ async def test_lists_spend_no_limit_but_are_bounded_per_address(tmp_path: Path, 
         statuses = [(await gate.http.get(gate.url + "/health")).status_code for _ in range(601)]
         assert statuses == [200] * 600 + [429]
         assert (await gate.chat()).status_code == 200
+
+
+async def test_refusals_are_on_record_counted_by_reason(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    """Row 60: who was refused, why and how often; the records come each minute and when the daemon stops."""
+    async with gatehouse(tmp_path, upstream, limits__requests_per_minute=1) as gate:
+        await gate.chat()
+        for _ in range(5):
+            assert (await gate.chat()).status_code == 429
+        _, narrow = await gate.member("joe@example.org", models=["other*"])
+        assert (await gate.chat(key=narrow)).status_code == 403
+        assert [row.state for row in await gate.records()] == ["ok"]
+    async with gatehouse(tmp_path, upstream) as gate:
+        refused = [row for row in await gate.records() if row.state == "refused"]
+        assert {(row.user, row.model, row.error) for row in refused} == {
+            ("ana@example.org", "smollm2:135m", "requests_per_minute, 5 times"),
+            ("joe@example.org", "smollm2:135m", "model_not_allowed, once"),
+        }

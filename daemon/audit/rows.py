@@ -163,4 +163,5 @@ def _reading(read: Callable[[], str]) -> str:
 
 def _refusals(found: Found) -> str:
     detail: dict[str, Any] = msgspec.json.decode(found.detail or "{}")
-    return f"{detail.get('reason', '')}, {detail.get('count', 1)} times"
+    count = detail.get("count", 1)
+    return f"{detail.get('reason', '')}, {'once' if count == 1 else f'{count} times'}"
