@@ -36,7 +36,9 @@ def alive(pid: int) -> bool:
 async def test_it_answers_chat_and_embeddings(engine: Engine) -> None:
     """One small model serves both: a streamed chat in OpenAI's dialect, and embeddings."""
     assert engine.state is EngineState.RUNNING
-    async with httpx.AsyncClient(base_url=engine.url, timeout=60) as client:
+    # The engine promises to keep connections and closes them after a stream all the same.
+    no_reuse = httpx.Limits(max_keepalive_connections=0)
+    async with httpx.AsyncClient(base_url=engine.url, timeout=60, limits=no_reuse) as client:
         models = (await client.get("/v1/models")).json()
         assert [model["id"] for model in models["data"]] == ["smollm2:135m"]
         chat = {"messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 8, "stream": True}

@@ -6,6 +6,7 @@ How the real project starts by it: test_run_first_start.py.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
@@ -152,15 +153,17 @@ def test_an_unknown_word_is_wrong_usage(checkout: Checkout) -> None:
 
 async def test_an_interrupted_set_up_is_made_again(checkout: Checkout) -> None:
     """Ctrl-C while packages are fetched leaves half a venv, which the next start does not take for a whole one."""
-    with socket.create_server(("127.0.0.1", 0)) as stalls:  # connections are accepted and never answered
+    with socket.create_server(("127.0.0.1", 0)) as stalls:  # what it is asked, it never answers
+        stalls.setblocking(False)
         port = stalls.getsockname()[1]
         terminal = checkout.start(**no_index_environment(f"http://127.0.0.1:{port}/simple"))
         try:
-            log = checkout.root / ".venv" / "setup.log"
-            await until(lambda: log.exists() and "Looking in" in log.read_text(), timeout=30)
+            asked, _ = await asyncio.wait_for(asyncio.get_running_loop().sock_accept(stalls), 60)
+            await asyncio.get_running_loop().sock_recv(asked, 1)
             terminal.press_ctrl_c()
             await until(lambda: terminal.ended, timeout=10)
             assert terminal.process.returncode != 0
+            asked.close()
         finally:
             terminal.close()
     run = checkout.run("--version")
