@@ -46,9 +46,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
 def quick_python(folder: Path) -> Path:
     """A Python whose `-m venv` copies an empty one in no time; making it really was shown by the first set-up."""
     subprocess.run([sys.executable, "-m", "venv", folder / "empty"], check=True)
-    python = folder / "quick-python"
+    python = folder / "quick python"  # a name with a blank is one name
     python.write_text(
-        f'#!/bin/sh\n[ "$1 $2" = "-m venv" ] || exec {sys.executable} "$@"\nexec cp -a {folder}/empty "$3"\n'
+        f'#!/bin/sh\n[ "$1 $2" = "-m venv" ] || exec {sys.executable} "$@"\nexec cp -a "{folder}/empty" "$3"\n'
     )
     python.chmod(0o755)
     return python
