@@ -7,6 +7,7 @@ whole run red; so does an expected failure, which nothing may name.
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Callable
 
 import pytest
@@ -21,6 +22,8 @@ __all__ = ["engine", "engine_files", "ollama_files", "real_ollama"]
 
 def pytest_configure(config: pytest.Config) -> None:
     """Let the rule about skips watch this run."""
+    # A shell that starts us in the background ignores Ctrl-C for us, and every program we start would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.pluginmanager.register(SkipPolicy(ALLOWED.read_text(encoding="utf-8")))
 
 
