@@ -9,6 +9,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -260,6 +261,30 @@ async def test_a_client_that_leaves_while_it_is_recorded_is_closed(desk: Desk) -
         gate.set()
     await until(lambda: desk.database.pending_jobs == 0)
     assert await desk.rows(ENDS) == [("client_left", "the client closed the connection", 0, 1)]
+
+
+@pytest.mark.parametrize("soon", [False, True], ids=["as the record is written", "a callback later"])
+async def test_leaving_at_the_moment_of_the_record_leaves_nothing_open(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, soon: bool
+) -> None:
+    """The opening is durable, but the news has not reached the one who waits for it, who is cancelled: closed all the
+    same, as one end."""
+    exchange = desk.exchange("Gone.")
+    submit = desk.database.submit
+
+    def submit_and_leave(*job: Any, **more: Any) -> asyncio.Future[Any]:
+        written = submit(*job, **more)
+        leave = (lambda _: asyncio.get_running_loop().call_soon(opening.cancel)) if soon else lambda _: opening.cancel()
+        written.add_done_callback(leave)
+        return written
+
+    monkeypatch.setattr(desk.database, "submit", submit_and_leave)
+    opening = asyncio.create_task(desk.journal.opened(exchange))
+    await asyncio.wait({opening})
+    monkeypatch.undo()
+    exchange.state, exchange.error = EndState.CLIENT_LEFT, "left"
+    await desk.journal.closed(exchange, [])
+    assert await until(lambda: desk.rows(ENDS)) == [("client_left", "left", 0, 1)]
 
 
 async def test_a_late_end_that_fails_is_recorded_later(desk: Desk) -> None:

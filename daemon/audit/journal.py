@@ -93,15 +93,10 @@ class Journal:
             body = await self._database.read(partial(_prepare_request, exchange))
         record = records.opened(exchange, at_us=self._clock.wall())
         opening = self._database.submit(partial(_open, record, exchange, body), size=size)
-        request_id = exchange.request_id
-        self._opening.add(request_id)
-        try:
-            await asyncio.wait({opening}, timeout=self._patience - (time.monotonic() - started))
-        finally:
-            if opening.done():
-                self._opening.discard(request_id)
-            else:
-                opening.add_done_callback(lambda _: self._opening.discard(request_id))
+        self._opening.add(exchange.request_id)
+        # In one step, whoever still waits: an exchange that is opened has its number or counts as being opened.
+        opening.add_done_callback(partial(self._opened, exchange))
+        await asyncio.wait({opening}, timeout=self._patience - (time.monotonic() - started))
         if not opening.done():
             self._close_late(exchange, EndState.REFUSED, "recording the request took too long")
             raise self._too_slow()
@@ -271,6 +266,11 @@ class Journal:
             self._erased = not await self._database.empty_log()
 
     # --- within ---
+
+    def _opened(self, exchange: Exchange, opening: asyncio.Future[int]) -> None:
+        self._opening.discard(exchange.request_id)
+        if not opening.cancelled() and opening.exception() is None:
+            exchange.seq = opening.result()
 
     def _close_late(self, exchange: Exchange, state: EndState, error: str) -> None:
         """Queue the end of an exchange behind its opening record, which may yet be written or fail; nobody waits."""
