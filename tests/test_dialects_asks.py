@@ -65,6 +65,16 @@ def test_everything_else_passes_through():
     assert list(ask.document.items()) == list(fields.items())
 
 
+@pytest.mark.parametrize("read", [read_chat, read_generate, read_embed, read_embeddings])
+@pytest.mark.parametrize("name", ["auth", "AUTH"])
+def test_an_inline_credential_is_taken_out(read: Read, name: str):
+    """Contract C5: it is neither forwarded nor recorded, in whatever spelling; that it was there is told."""
+    ask = read(body(model="m", **{name: {"username": "a", "password": "secret"}}))
+    assert ask.document == {"model": "m"}
+    assert ask.inline_auth
+    assert not read(body(model="m", options={"auth": 1})).inline_auth
+
+
 def test_a_body_needs_no_content_type_and_may_be_long():
     """A prompt of five thousand ampersands is a prompt."""
     assert read_generate(body(model="m", prompt="&" * 5000)).document["prompt"] == "&" * 5000

@@ -250,6 +250,18 @@ async def test_two_different_credentials_are_refused(gate: Gatehouse) -> None:
     assert same.status_code == 200
 
 
+async def test_a_password_in_the_body_goes_no_further(gate: Gatehouse) -> None:
+    """C5: the seeds' inline `auth` is neither forwarded, recorded nor logged; beside a header `/chat` refuses it."""
+    inline = {"auth": {"username": "ana@example.org", "password": "a secret password"}}
+    assert (await gate.post("/chat", QUESTION | inline)).status_code == 400
+    answer = await gate.post("/api/chat", QUESTION | inline)
+    assert answer.status_code == 200
+    assert "auth" not in gate.upstream.inference[-1].document
+    assert "auth" not in (await gate.audit(answer.headers["x-request-id"])).messages
+    kept = b"".join(file.read_bytes() for file in gate.data.rglob("*") if file.is_file())
+    assert b"a secret password" not in kept
+
+
 @pytest.mark.parametrize("header", ["X-API-KEY", "x_api_key", "x-api-key"])
 async def test_a_key_works_in_either_header_spelling(gate: Gatehouse, header: str) -> None:
     """The seeds' spellings."""

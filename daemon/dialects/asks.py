@@ -1,8 +1,9 @@
 """What a client asks, read and checked: Ollama's chat, generate, embed and embeddings.
 
 Rule: types are checked where the gate itself uses a field, in Ollama's own words; what Ollama alone understands passes
-through unchecked and unknown fields stay. null is the same as absent, as in Go. No policy here: bounds and permissions
-are decided on the `Ask` that comes out.
+through unchecked and unknown fields stay; all but `auth`, an inline credential, which is taken out before anybody could
+record or forward it. null is the same as absent, as in Go. No policy here: bounds and permissions are decided on the
+`Ask` that comes out.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class Ask:
     document: dict[str, Any]
     model: str  # as asked, or the default
     stream: bool
+    inline_auth: bool = False  # a credential came along in the body; it is in `document` no more
 
     @property
     def empty(self) -> bool:
@@ -58,6 +60,7 @@ GENERATE_KEYS = _keys(
 )
 EMBED_KEYS = _keys("model input keep_alive truncate dimensions options")
 EMBEDDINGS_KEYS = _keys("model prompt keep_alive options")
+_CREDENTIAL = "auth"
 MESSAGE_KEYS = _keys("role content thinking images tool_calls tool_name tool_call_id")
 OPTION_KEYS = _keys(
     "num_keep seed num_predict top_k top_p min_p typical_p tfs_z repeat_last_n temperature repeat_penalty "
@@ -128,7 +131,7 @@ def _read(body: bytes, go_type: str, known: frozenset[str]) -> dict[str, Any]:
     value = parse(body)
     if not isinstance(value, dict):
         raise BadRequest(f"json: cannot unmarshal {kind_of(value)} into Go value of type api.{go_type}")
-    document = canonicalise(value, known)
+    document = canonicalise(value, known | {_CREDENTIAL})
     expect(document, "model", str, "string", of=go_type)
     options = expect(document, "options", dict, "map[string]interface {}", of=go_type)
     if options:
@@ -152,10 +155,11 @@ def _stream(document: dict[str, Any], go_type: str) -> bool:
 
 
 def _ask(route: str, shape: Shape, document: dict[str, Any], default_model: str | None, *, stream: bool) -> Ask:
+    credential = document.pop(_CREDENTIAL, None)
     model = document.get("model") or default_model
     if not model:
         raise BadRequest("model is required")
-    return Ask(route, shape, document, model, stream)
+    return Ask(route, shape, document, model, stream, inline_auth=credential is not None)
 
 
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}

@@ -105,6 +105,12 @@ class AliasChat(Chat):
 
     names_a_default = True
 
+    def read(self, default: str) -> Ask:
+        ask = super().read(default)
+        if ask.inline_auth:
+            raise BadRequest("two credentials were sent, one of them in the body; send one", code="several_credentials")
+        return ask
+
 
 class AliasEmbed(Embed):
     """POST /embed, for Bearer callers."""
