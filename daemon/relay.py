@@ -40,6 +40,7 @@ from daemon.traffic.seats import Place, QueueTimeout
 log = logging.getLogger("gatelodge.exchange")
 
 STALLED_CLIENT = 30.0  # seconds a client may leave a full socket unread
+RESTART = 5  # seconds after which a client that a stopping daemon refused may find the next one
 PARTIAL_EVERY = 1.0  # seconds between two looks at the running answers
 PARTIAL_BYTES = 64 * 1024  # a running answer that grew by this much is set down at once
 
@@ -177,7 +178,7 @@ class Gate:
                 raise failure  # from elsewhere, not by `end`, which always says why
             task.uncancel()
         if exchange.state is not EndState.OK:
-            raise ExchangeFailed(exchange, running.status(failure), _retry_after(failure)) from failure
+            raise ExchangeFailed(exchange, running.status(failure), _retry_after(exchange, failure)) from failure
 
     def _admit(self, caller: Caller, ask: Ask, route: Route, translator: Translator, visit: Visit) -> _Running:
         """The synchronous step: all limits and the queue's bounds, or a refusal that costs nothing."""
@@ -449,6 +450,8 @@ def _explain(exchange: Exchange, error: BaseException) -> None:
     exchange.error = words
 
 
-def _retry_after(failure: BaseException | None) -> int | None:
+def _retry_after(exchange: Exchange, failure: BaseException | None) -> int | None:
+    if exchange.state is EndState.SHUTDOWN:
+        return RESTART
     seconds: Any = getattr(failure, "retry_after", None)
     return math.ceil(seconds) if seconds is not None else None

@@ -13,7 +13,7 @@ from tests.rigs.gatehouse import QUESTION, gatehouse
 from tests.rigs.process import daemon_process
 from tests.rigs.scripted_upstream import ScriptedUpstream
 from tests.rigs.until import until
-from tests.rigs.upstream_behaviours import chunks, stall_after
+from tests.rigs.upstream_behaviours import chunks, stall_after, stall_before_headers
 
 CYCLES = 10
 AT_ONCE = 6
@@ -128,3 +128,31 @@ async def test_stopping_ends_running_streams_explicitly(tmp_path: Path) -> None:
         conn = sqlite3.connect(data / "gatelodge.db")
         assert conn.execute("SELECT state FROM journal WHERE event = 'closed'").fetchall() == [("shutdown",)]
         conn.close()
+
+
+async def test_stopping_before_the_first_byte_is_503_and_says_when_to_come_again(tmp_path: Path) -> None:
+    """In prefill or in line: nothing was answered, so the status tells it, with Retry-After."""
+    import signal
+
+    async with ScriptedUpstream() as upstream:
+        data, key = await prepared(tmp_path, upstream)
+        upstream.next(stall_before_headers(asyncio.Event()))
+        bearer = {"Authorization": f"Bearer {key}"}
+        async with daemon_process(data, "--ollama", upstream.url) as daemon, httpx.AsyncClient(timeout=20) as http:
+            url = (await daemon.listening()).url
+
+            async def places() -> list[int | None]:
+                return [row["position"] for row in (await http.get(url + "/v1/queue", headers=bearer)).json()]
+
+            asking = [
+                asyncio.ensure_future(http.post(url + "/api/chat", json=QUESTION, headers=bearer)) for _ in range(2)
+            ]
+
+            async def one_runs_one_waits() -> bool:
+                return bool(upstream.inference) and sorted(map(str, await places())) == ["1", "None"]
+
+            await until(one_runs_one_waits)
+            assert await daemon.stop(signal.SIGINT) == 0
+            for answer in await asyncio.gather(*asking):
+                assert (answer.status_code, answer.json()["code"]) == (503, "shutdown")
+                assert int(answer.headers["retry-after"]) >= 1

@@ -139,6 +139,23 @@ async def test_cancelled_before_the_first_byte_is_503(gate: Gatehouse) -> None:
     assert answer.json()["code"] == "cancelled_by_admin"
 
 
+@pytest.mark.parametrize(("end", "status"), [("revoke", 401), ("disable", 403)])
+async def test_cut_before_the_first_byte_the_status_says_why(gate: Gatehouse, end: str, status: int) -> None:
+    """Revoked: 401 with a challenge (RFC 9110, 15.5.2); disabled: 403; in line or in prefill."""
+    user, secret = await gate.member("joe@example.org")
+    gate.upstream.next(*[stall_before_headers(asyncio.Event())] * 2)
+    asking = [asyncio.ensure_future(gate.chat(key=secret)) for _ in range(3)]
+    await until(lambda: len(gate.upstream.inference) == 2 and len(gate.house.gate.live()) == 3)
+    if end == "revoke":
+        await gate.house.directory.revoke_key(ADMIN, gate.keys[secret].id)
+    else:
+        await gate.house.directory.disable(ADMIN, user.id)
+    for answer in await asyncio.gather(*asking):
+        assert answer.status_code == status
+        assert answer.json()["code"] == ("credential_revoked" if end == "revoke" else "user_disabled")
+        assert ('error="invalid_token"' in answer.headers.get("www-authenticate", "")) == (end == "revoke")
+
+
 async def test_disabling_a_user_cuts_their_streams_and_their_key(gate: Gatehouse) -> None:
     """Row 51: acts on the next request, and on the one that runs."""
     gate.upstream.next(stall_after(1, asyncio.Event()))

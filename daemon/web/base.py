@@ -18,7 +18,7 @@ from tornado import httputil, iostream
 from tornado.web import HTTPError, RequestHandler
 
 from common.errors import BadRequest, Forbidden, GatewayError, NotFound, Unavailable
-from daemon.access.identity import Caller
+from daemon.access.identity import CHALLENGE, Caller
 from daemon.dialects import strict_json
 from daemon.exchange import new_request_id
 from daemon.house import House
@@ -99,6 +99,9 @@ class Handler(RequestHandler):
         """Answer with `error` in the route's shape."""
         self.clear()
         self.set_status(error.status)
+        if error.status == 401:
+            # Whoever refuses may say it better; a credential that was revoked in mid-exchange has nobody who does.
+            self.set_header("WWW-Authenticate", f'{CHALLENGE}, error="invalid_token"')
         for name, value in error.headers.items():
             self.set_header(name, value)
         detail = dict(error.detail)
