@@ -14,6 +14,9 @@ from tests.rigs.scripted_upstream import ScriptedUpstream
 from tests.rigs.until import until
 from tests.rigs.upstream_behaviours import stall_after, stall_before_headers
 
+# The loop that the daemon itself runs on; the other tests of the gate run on asyncio's own (tests/conftest.py).
+EVENT_LOOPS = ("uvloop",)
+
 
 @pytest.fixture
 async def upstream() -> AsyncIterator[ScriptedUpstream]:
