@@ -403,3 +403,15 @@ async def test_metrics_need_a_key_of_their_own(gate: Gatehouse) -> None:
     assert 'gatelodge_exchanges_total{state="ok"} 1.0' in page.text
     assert (await gate.chat(key=key)).status_code == 403
     assert (await gate.get("/api/tags", key=key)).status_code == 403
+
+
+async def test_refusals_are_counted_for_metrics(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    """401s and limits: a number to alert on, without a name that a stranger chose."""
+    async with gatehouse(tmp_path, upstream, limits__requests_per_minute=1) as gate:
+        await gate.http.get(gate.url + "/api/tags", headers={"Authorization": "Bearer glk_nobody_wrong"})
+        assert [(await gate.chat()).status_code for _ in range(3)] == [200, 429, 429]
+        _, key = await gate.member("prometheus@example.org", metrics=True)
+        page = (await gate.get("/metrics", key=key)).text
+        assert "gatelodge_unauthenticated_total 1.0" in page
+        assert "gatelodge_refused_total 2.0" in page
+        assert "glk_nobody" not in page

@@ -97,6 +97,7 @@ class Handler(RequestHandler):
 
     def refuse(self, error: GatewayError) -> None:
         """Answer with `error` in the route's shape."""
+        self._count(error)
         self.clear()
         self.set_status(error.status)
         if error.status == 401:
@@ -151,6 +152,15 @@ class Handler(RequestHandler):
 
     def on_finish(self) -> None:
         self.house.end_answer()
+
+    def _count(self, error: GatewayError) -> None:
+        """A refusal costs no fsync: without a credential it is counted and logged, else the journal adds it up."""
+        if error.status == 401:
+            self.house.metrics.unauthenticated()
+            extra = {"address": self.client_address, "route": self.request.path, "request_id": self.request_id}
+            log.info("no valid credential", extra=extra)
+        elif error.status == 429 or error.code.startswith("queue_full"):
+            self.house.metrics.refused()
 
     def _check_host(self) -> None:
         allowed = self.house.config.server.allowed_hosts

@@ -29,6 +29,7 @@ from daemon.access.identity import Access, Caller
 from daemon.access.passwords import PasswordPool
 from daemon.access.sessions import Sessions
 from daemon.config import Config
+from daemon.metrics import Metrics
 from daemon.store.database import Database
 from daemon.traffic.windows import AddressBound
 from daemon.web import accounts, tokens
@@ -126,6 +127,7 @@ async def served(it: Lodge) -> AsyncIterator[httpx.AsyncClient]:
         sessions=it.sessions,
         accounts=it.accounts,
         access=it.access,
+        metrics=Metrics(),
         admission=SimpleNamespace(address_bound=AddressBound(it.clock, max_requests=100_000)),
         stopping=False,
         trusted_proxies=[ip_network(text) for text in it.config.server.trusted_proxies],
