@@ -159,11 +159,11 @@ async def test_an_interrupted_set_up_is_made_again(checkout: Checkout) -> None:
         terminal = checkout.start(**no_index_environment(f"http://127.0.0.1:{port}/simple"))
         try:
             asked, _ = await asyncio.wait_for(asyncio.get_running_loop().sock_accept(stalls), 60)
-            await asyncio.get_running_loop().sock_recv(asked, 1)
-            terminal.press_ctrl_c()
-            await until(lambda: terminal.ended, timeout=10)
+            with asked:
+                await asyncio.get_running_loop().sock_recv(asked, 1)
+                terminal.press_ctrl_c()
+                await until(lambda: terminal.ended, timeout=10)
             assert terminal.process.returncode != 0
-            asked.close()
         finally:
             terminal.close()
     run = checkout.run("--version")
