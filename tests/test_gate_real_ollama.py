@@ -286,7 +286,7 @@ async def test_leaving_stops_the_real_ollama(gate: Gatehouse, real_ollama: RealO
 
     Ollama 0.9.3 itself reads a prompt to its end before it looks whether anybody still waits.
     """
-    prompt = "Tell a long story. " + "word " * (60 if when == "in prefill" else 1)
+    prompt = "Tell a long story. " + "word " * (20 if when == "in prefill" else 1)
     asked = {
         "model": CHAT_MODEL,
         "messages": [{"role": "user", "content": prompt}],
