@@ -53,11 +53,15 @@ STATUS_OF_END: dict[EndState, int] = {
 }
 
 
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
+_SHIFTS = tuple(range(120, -1, -10))
+
+
 def new_request_id() -> str:
     """A request id: 128 random bits as 26 characters of Crockford's base32, lower case."""
-    number = secrets.randbits(128)
-    alphabet = "0123456789abcdefghjkmnpqrstvwxyz"
-    return "".join(alphabet[(number >> shift) & 31] for shift in range(125, -1, -5))
+    number = int.from_bytes(secrets.token_bytes(16), "big")
+    return "".join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])
 
 
 @dataclass(slots=True)

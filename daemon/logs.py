@@ -7,10 +7,11 @@ Formatting and writing happen in a thread of their own, so that a slow terminal 
 from __future__ import annotations
 
 import atexit
+import io
 import logging
-import logging.handlers
 import queue
 import sys
+import threading
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -20,7 +21,9 @@ from common.untrusted import clean
 from daemon.exchange import Exchange
 
 _exchanges = logging.getLogger("gatelodge.exchange")
-_PLAIN = set(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+_PLAIN = set(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "fields"}
+MOST_WAITING = 10_000  # lines; a log that nobody drains must not eat the memory
+GATHERING = 0.05  # seconds: waking the thread for each line would take the interpreter from the event loop each time
 
 
 def exchange_ended(exchange: Exchange) -> None:
@@ -35,19 +38,21 @@ def exchange_ended(exchange: Exchange) -> None:
         exchange.route,
         seconds,
         extra={
-            "request_id": exchange.request_id,
-            "user": exchange.user,
-            "key": exchange.key_id,
-            "client": exchange.client_label,
-            "address": exchange.address,
-            "route": exchange.route,
-            "model": exchange.model,
-            "upstream": exchange.upstream,
-            "state": exchange.state.value,
-            "error": exchange.error,
-            "tokens_in": exchange.usage.tokens_in,
-            "tokens_out": exchange.usage.tokens_out,
-            "seconds": round(seconds, 3),
+            "fields": {
+                "request_id": exchange.request_id,
+                "user": exchange.user,
+                "key": exchange.key_id,
+                "client": exchange.client_label,
+                "address": exchange.address,
+                "route": exchange.route,
+                "model": exchange.model,
+                "upstream": exchange.upstream,
+                "state": exchange.state.value,
+                "error": exchange.error,
+                "tokens_in": exchange.usage.tokens_in,
+                "tokens_out": exchange.usage.tokens_out,
+                "seconds": round(seconds, 3),
+            }
         },
     )
 
@@ -85,40 +90,87 @@ class JsonFormatter(logging.Formatter):
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    return {key: value for key, value in record.__dict__.items() if key not in _PLAIN}
+    own = {key: value for key, value in record.__dict__.items() if key not in _PLAIN}
+    return own | getattr(record, "fields", {})
 
 
-def start(level: str, form: str, stream: TextIO | None = None) -> logging.handlers.QueueListener:
-    """Send every logger's records to `stream` (standard error); the caller stops the returned listener at the end."""
+def start(level: str, form: str, stream: TextIO | None = None) -> Writer:
+    """Send every logger's records to `stream` (standard error); the caller stops the returned writer at the end."""
     stream = stream or sys.stderr
-    handler = logging.StreamHandler(stream)
     as_text = form == "text" or (form == "auto" and stream.isatty())
-    handler.setFormatter(TextFormatter() if as_text else JsonFormatter())
-    # Bounded: a log that nobody drains must not eat the memory; QueueHandler drops what does not fit.
-    lines: queue.Queue[logging.LogRecord] = queue.Queue(10_000)
-    listener = logging.handlers.QueueListener(lines, handler)
+    writer = Writer(stream, TextFormatter() if as_text else JsonFormatter())
+    # Of no use to any line, and half of what a record costs (the logging HOWTO, "Optimization").
+    logging._srcfile = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     root = logging.getLogger()
-    root.handlers = [_Dropping(lines)]
+    root.handlers = [_Handing(writer)]
     root.setLevel(level.upper())
     logging.getLogger("tornado.access").setLevel(logging.CRITICAL)
     logging.getLogger("tornado.general").setLevel(logging.WARNING)
     logging.getLogger("aiosqlite").setLevel(logging.WARNING)
     logging.getLogger("asyncio").setLevel(logging.WARNING)
-    listener.start()
-    atexit.register(_stop_quietly, listener)
-    return listener
+    writer.start()
+    atexit.register(writer.stop)
+    return writer
 
 
-class _Dropping(logging.handlers.QueueHandler):
-    """Formats nothing on the caller's thread, and drops a line rather than wait."""
+class Writer(threading.Thread):
+    """Formats and writes what was logged, all that gathered in a moment at once."""
 
-    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
-        return record
+    def __init__(self, stream: TextIO, formatter: logging.Formatter) -> None:
+        super().__init__(name="log", daemon=True)
+        self._stream = stream
+        self._text = io.StringIO()
+        self._handler = logging.StreamHandler(self._text)
+        self._handler.setFormatter(formatter)
+        self._records: queue.SimpleQueue[logging.LogRecord | None] = queue.SimpleQueue()
+        self._stopping = threading.Event()
 
-    def handleError(self, record: logging.LogRecord) -> None:
-        del record
+    def take(self, record: logging.LogRecord) -> None:
+        """Write it soon, or never where too many wait; the caller never does."""
+        if self._records.qsize() < MOST_WAITING:
+            self._records.put(record)
+
+    def stop(self) -> None:
+        """Write what is there and end; a second time does nothing."""
+        if not self._stopping.is_set():
+            self._stopping.set()
+            self._records.put(None)
+            self.join()
+
+    def run(self) -> None:
+        """The thread's own work."""
+        record = self._records.get()
+        while record is not None:
+            self._stopping.wait(GATHERING)
+            while record is not None:
+                self._handler.handle(record)
+                if self._records.empty():
+                    break
+                record = self._records.get()
+            self._write()
+            record = record and self._records.get()
+
+    def _write(self) -> None:
+        text = self._text.getvalue()
+        self._text.seek(0)
+        self._text.truncate()
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except OSError:
+            pass  # nobody reads the log any more: no reason to end, and nobody to tell
 
 
-def _stop_quietly(listener: logging.handlers.QueueListener) -> None:
-    if listener._thread is not None:
-        listener.stop()
+class _Handing(logging.Handler):
+    """Formats nothing on the caller's thread, and hands over without a lock: the queue has its own."""
+
+    def __init__(self, writer: Writer) -> None:
+        super().__init__()
+        self._writer = writer
+
+    def createLock(self) -> None:
+        self.lock = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._writer.take(record)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,8 @@ import pytest
 from daemon import logs
 from tests.rigs.gatehouse import QUESTION, gatehouse
 from tests.rigs.scripted_upstream import ScriptedUpstream
+
+OPTIONAL = ("logThreads", "logProcesses", "logMultiprocessing")  # what a record need not know
 
 
 class Terminal(io.StringIO):
@@ -26,7 +29,10 @@ class Terminal(io.StringIO):
 def _root_logger_as_before() -> Iterator[None]:
     root = logging.getLogger()
     handlers, level = root.handlers, root.level
+    optional = {name: getattr(logging, name) for name in ("_srcfile", *OPTIONAL)}
     yield
+    for name, value in optional.items():
+        setattr(logging, name, value)
     root.handlers = handlers
     root.setLevel(level)
 
@@ -67,3 +73,47 @@ def test_foreign_text_is_made_safe_on_a_terminal() -> None:
     shown = logs.TextFormatter().format(record)
     assert "\x1b" not in shown
     assert "\x07" not in shown
+
+
+def test_lines_keep_their_order_and_the_last_one_is_written_at_the_end() -> None:
+    """They are written together, by a thread of their own, and stopping waits for it; a second stop does nothing."""
+    stream = io.StringIO()
+    writer = logs.start("info", "json", stream)
+    for number in range(1000):
+        logging.getLogger("gatelodge.x").info("line %d", number)
+    writer.stop()
+    writer.stop()
+    told = [json.loads(line)["message"] for line in stream.getvalue().splitlines()]
+    assert told == [f"line {number}" for number in range(1000)]
+
+
+def test_a_log_that_nobody_drains_drops_lines_rather_than_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The memory for it is bounded."""
+    monkeypatch.setattr(logs, "MOST_WAITING", 10)
+    held = threading.Event()
+
+    class Stuck(io.StringIO):
+        def write(self, text: str) -> int:
+            held.wait(10)
+            return super().write(text)
+
+    stream = Stuck()
+    writer = logs.start("info", "json", stream)
+    for number in range(1000):
+        logging.getLogger("gatelodge.x").info("line %d", number)
+    held.set()
+    writer.stop()
+    assert 0 < len(stream.getvalue().splitlines()) < 100
+
+
+def test_a_log_whose_reader_is_gone_ends_nothing() -> None:
+    """The daemon goes on without a log."""
+
+    class Broken(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    writer = logs.start("info", "json", Broken())
+    logging.getLogger("gatelodge.x").info("nobody hears")
+    writer.stop()
+    assert not writer.is_alive()
