@@ -53,7 +53,7 @@ from daemon.systemd import notify_systemd
 from daemon.traffic.admission import Admission
 from daemon.traffic.limits import Limits
 from daemon.traffic.restore import restore
-from daemon.web.routes import application
+from daemon.web.routes import application, relayed
 from daemon.web.server import GateServer, listen, tls_context
 
 log = logging.getLogger("gatelodge.daemon")
@@ -265,14 +265,14 @@ def _open_doors(stack: AsyncExitStack, house: House) -> None:
     admin.start()
     stack.push_async_callback(admin.stop)
     server = config.server
-    face = application(house)
+    face, carriers = application(house), relayed(house)
     for host, port, certificate, key in (
         (server.host, server.port, server.certificate, server.key),
         *((each.host, each.port, each.certificate, each.key) for each in config.listen),
     ):
         try:
             tls = tls_context(certificate, key)
-            listener = GateServer(face, config=config, ssl_options=tls)
+            listener = GateServer(face, config=config, ssl_options=tls, carriers=carriers)
             taken = listen(listener, host, port)
         except OSError as error:
             raise StartError(_why_not_listening(host, port, error)) from error

@@ -33,7 +33,6 @@ class Handler(RequestHandler):
 
     SUPPORTED_METHODS = ("GET", "HEAD", "POST", "DELETE", "OPTIONS")
     public: ClassVar[bool] = False  # served without a credential
-    counted_elsewhere: ClassVar[bool] = False  # inference: its own limits apply, not the bound per address
 
     house: House
     request_id: str
@@ -54,13 +53,10 @@ class Handler(RequestHandler):
             self.set_header("X-Request-Id", self.request_id)
 
     def prepare(self) -> None:
-        self.client_address = client_address(self.request, self.house)
-        self._check_host()
+        self.client_address = client_address(self.request.connection, self.request.headers, self.house)
         self._allow_origin()
-        if self.house.stopping:
-            raise Unavailable("the gateway is shutting down; try again in a moment", code="shutdown", retry_after=5)
-        if not self.counted_elsewhere:
-            self.address_bound.admit(self.client_address)
+        check_reception(self.request.headers, self.house)
+        self.address_bound.admit(self.client_address)
 
     @property
     def address_bound(self) -> AddressBound:
@@ -97,21 +93,14 @@ class Handler(RequestHandler):
 
     def refuse(self, error: GatewayError) -> None:
         """Answer with `error` in the route's shape."""
-        self._count(error)
+        count_refusal(error, self.house, self.client_address, self.request.path, self.request_id)
         self.clear()
         self.set_status(error.status)
-        if error.status == 401:
-            # Whoever refuses may say it better; a credential that was revoked in mid-exchange has nobody who does.
-            self.set_header("WWW-Authenticate", f'{CHALLENGE}, error="invalid_token"')
-        for name, value in error.headers.items():
+        for name, value in error_headers(error).items():
             self.set_header(name, value)
-        detail = dict(error.detail)
-        if error.retry_after is not None:
-            self.set_header("Retry-After", str(error.retry_after))
-        if error.status == 413:
-            self.set_header("Connection", "close")
         self._allow_origin()
-        self.finish(msgspec.json.encode(self.error_shape(error.status, error.code, error.message, detail)))
+        shape = self.error_shape(error.status, error.code, error.message, dict(error.detail))
+        self.finish(msgspec.json.encode(shape))
 
     async def options(self, *_: str) -> None:
         """A browser's preflight: answered only where an origin is allowed."""
@@ -131,21 +120,12 @@ class Handler(RequestHandler):
         elif isinstance(error, HTTPError):
             self.refuse(GatewayError(_words(error), status=error.status_code, code="invalid_request"))
         else:
-            self.refuse(
-                GatewayError(
-                    f"the gateway failed on this request; its log tells more under request id {self.request_id}"
-                )
-            )
+            self.refuse(unexpected(self.request_id))
 
     def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
         if isinstance(value, GatewayError | HTTPError | iostream.StreamClosedError | asyncio.CancelledError):
             return
-        log.error(
-            "request %s to %s failed",
-            self.request_id,
-            self.request.path,
-            exc_info=(typ, value, tb),  # type: ignore[arg-type]
-        )
+        log_failure(self.request_id, self.request.path, value)
 
     def on_connection_close(self) -> None:
         self.left = True
@@ -153,30 +133,11 @@ class Handler(RequestHandler):
     def on_finish(self) -> None:
         self.house.end_answer()
 
-    def _count(self, error: GatewayError) -> None:
-        """A refusal costs no fsync: without a credential it is counted and logged, else the journal adds it up."""
-        if error.status == 401:
-            self.house.metrics.unauthenticated()
-            extra = {"address": self.client_address, "route": self.request.path, "request_id": self.request_id}
-            log.info("no valid credential", extra=extra)
-        elif error.status == 429 or error.code.startswith("queue_full"):
-            self.house.metrics.refused()
-
-    def _check_host(self) -> None:
-        allowed = self.house.config.server.allowed_hosts
-        if allowed:
-            host = httputil.split_host_and_port(self.request.host.lower())[0]
-            if host not in allowed:
-                raise GatewayError(f"this gateway does not serve the host {host!r}", status=421, code="misdirected")
-
     def _allow_origin(self) -> bool:
-        origin = self.request.headers.get("Origin")
-        if origin is None or origin not in self.house.config.server.cors_origins:
-            return False
-        self.set_header("Access-Control-Allow-Origin", origin)
-        self.set_header("Vary", "Origin")
-        self.set_header("Access-Control-Expose-Headers", "X-Request-Id, Retry-After, RateLimit, RateLimit-Policy")
-        return True
+        allowed = origin_headers(self.request.headers, self.house)
+        for name, value in allowed.items():
+            self.set_header(name, value)
+        return bool(allowed)
 
 
 class UnknownRoute(Handler):
@@ -188,14 +149,72 @@ class UnknownRoute(Handler):
         raise NotFound(f"there is nothing at {self.request.path}")
 
 
-def client_address(request: httputil.HTTPServerRequest, house: House) -> str:
+# --- the same for every request, whoever carries it ---
+
+
+def check_reception(headers: httputil.HTTPHeaders, house: House) -> None:
+    """Refuse what no route answers: a host that is not ours, anything while the gateway stops."""
+    allowed = house.config.server.allowed_hosts
+    if allowed:
+        host = httputil.split_host_and_port(headers.get("Host", "").lower())[0]
+        if host not in allowed:
+            raise GatewayError(f"this gateway does not serve the host {host!r}", status=421, code="misdirected")
+    if house.stopping:
+        raise Unavailable("the gateway is shutting down; try again in a moment", code="shutdown", retry_after=5)
+
+
+def origin_headers(headers: httputil.HTTPHeaders, house: House) -> dict[str, str]:
+    """What tells a browser that its page may read the answer; nothing where no page of that origin may."""
+    origin = headers.get("Origin")
+    if origin is None or origin not in house.config.server.cors_origins:
+        return {}
+    return {
+        "Access-Control-Allow-Origin": origin,
+        "Vary": "Origin",
+        "Access-Control-Expose-Headers": "X-Request-Id, Retry-After, RateLimit, RateLimit-Policy",
+    }
+
+
+def count_refusal(error: GatewayError, house: House, address: str, route: str, request_id: str) -> None:
+    """A refusal costs no fsync: without a credential it is counted and logged, else the journal adds it up."""
+    if error.status == 401:
+        house.metrics.unauthenticated()
+        log.info("no valid credential", extra={"address": address, "route": route, "request_id": request_id})
+    elif error.status == 429 or error.code.startswith("queue_full"):
+        house.metrics.refused()
+
+
+def error_headers(error: GatewayError) -> dict[str, str]:
+    """The headers of an error's answer."""
+    headers = dict(error.headers)
+    if error.status == 401:
+        # Whoever refuses may say it better; a credential that was revoked in mid-exchange has nobody who does.
+        headers.setdefault("WWW-Authenticate", f'{CHALLENGE}, error="invalid_token"')
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(error.retry_after)
+    if error.status == 413:
+        headers["Connection"] = "close"
+    return headers
+
+
+def log_failure(request_id: str, path: str, error: BaseException | None) -> None:
+    """Note a failure that nobody foresaw, under the request id that the client is told."""
+    log.error("request %s to %s failed", request_id, path, exc_info=error)
+
+
+def unexpected(request_id: str) -> GatewayError:
+    """What the client is told of a failure that nobody foresaw."""
+    return GatewayError(f"the gateway failed on this request; its log tells more under request id {request_id}")
+
+
+def client_address(connection: httputil.HTTPConnection | None, headers: httputil.HTTPHeaders, house: House) -> str:
     """The client's address: the peer's, or what a configured proxy says of it in X-Forwarded-For."""
-    peer = request.connection.context.address  # type: ignore[union-attr]
+    peer = connection.context.address  # type: ignore[union-attr]
     address = str(peer[0]) if isinstance(peer, tuple) else ""
     proxies = house.trusted_proxies
     if not proxies or not _within(address, proxies):
         return address
-    hops = [hop.strip() for hop in request.headers.get("X-Forwarded-For", "").split(",") if hop.strip()]
+    hops = [hop.strip() for hop in headers.get("X-Forwarded-For", "").split(",") if hop.strip()]
     for hop in reversed(hops):
         try:
             address = str(ipaddress.ip_address(hop))

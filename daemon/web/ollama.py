@@ -6,15 +6,11 @@ this file (or `ollama_admin.py`) never reaches an upstream. Content-Type is igno
 
 from __future__ import annotations
 
-from typing import ClassVar
-
-from common.errors import BadRequest, GatewayError, NotFound
+from common.errors import BadRequest, NotFound
 from daemon.dialects import asks, strict_json
 from daemon.dialects.asks import Ask
-from daemon.dialects.translator import in_stream_error
-from daemon.relay import Visit
 from daemon.web.base import Handler
-from daemon.web.stream import ClientStream
+from daemon.web.inference import InferenceRoute
 
 # Shown by /api/version where no Ollama is behind the gate: the version whose behaviour the translation keeps.
 OLLAMA_SPOKEN = "0.9.3"
@@ -25,97 +21,26 @@ class OllamaHandler(Handler):
 
 
 class Inference(OllamaHandler):
-    """POST generate, chat, embed, embeddings: identify -> read -> the gate."""
-
-    counted_elsewhere = True
-    names_a_default: ClassVar[bool] = False  # Ollama's own routes want a model named; the seeds' aliases do not
-
-    visit: Visit | None = None
-
-    def read(self, default: str) -> Ask:
-        """The body as what it asks; `default` is the model where it names none, empty where it must name one."""
-        raise NotImplementedError
-
-    async def post(self) -> None:
-        received = self.house.clock.wall()
-        caller = self.caller()
-        default = await self.house.registry.default_model() if self.names_a_default else ""
-        ask = self.read(default)
-        self.visit = Visit(
-            request_id=self.request_id,
-            address=self.client_address,
-            route=self.request.path,
-            client_label=self.request.headers.get("X-Client-Label", ""),
-            user_agent=self.request.headers.get("User-Agent", "")[:200],
-            received=received,
-        )
-        client = ClientStream(self)
-        try:
-            await self.house.gate.serve(caller, ask, client, self.visit)
-        except GatewayError as failure:
-            if self.left:
-                return
-            if not client.started:
-                raise
-            # The status is out already: an error in the stream, so that the answer cannot be taken for a whole one.
-            await client.finish(in_stream_error(ask.shape, failure.message))
-
-    def on_connection_close(self) -> None:
-        super().on_connection_close()
-        if self.visit is not None:
-            self.visit.left()
+    """What else comes to an inference route: a browser's preflight. Its POST is `daemon/web/inference.py`'s."""
 
 
-class Generate(Inference):
-    """POST /api/generate."""
-
-    def read(self, default: str) -> Ask:
-        return asks.read_generate(self.request.body, default)
-
-
-class Chat(Inference):
-    """POST /api/chat."""
-
-    def read(self, default: str) -> Ask:
-        return asks.read_chat(self.request.body, default)
+def _read_chat_for_bearers(body: bytes, default: str) -> Ask:
+    ask = asks.read_chat(body, default)
+    if ask.inline_auth:
+        raise BadRequest("two credentials were sent, one of them in the body; send one", code="several_credentials")
+    return ask
 
 
-class Embed(Inference):
-    """POST /api/embed."""
-
-    def read(self, default: str) -> Ask:
-        return asks.read_embed(self.request.body, default)
-
-
-class Embeddings(Inference):
-    """POST /api/embeddings: Ollama's older way to embed, one prompt at a time."""
-
-    def read(self, default: str) -> Ask:
-        return asks.read_embeddings(self.request.body, default)
-
-
-class AliasGenerate(Generate):
-    """POST /generate, for Bearer callers."""
-
-    names_a_default = True
-
-
-class AliasChat(Chat):
-    """POST /chat, for Bearer callers."""
-
-    names_a_default = True
-
-    def read(self, default: str) -> Ask:
-        ask = super().read(default)
-        if ask.inline_auth:
-            raise BadRequest("two credentials were sent, one of them in the body; send one", code="several_credentials")
-        return ask
-
-
-class AliasEmbed(Embed):
-    """POST /embed, for Bearer callers."""
-
-    names_a_default = True
+# The POST routes that the gate serves. The aliases without /api are for Bearer callers, and name a default.
+INFERENCE = (
+    InferenceRoute("/api/generate", asks.read_generate),
+    InferenceRoute("/api/chat", asks.read_chat),
+    InferenceRoute("/api/embed", asks.read_embed),
+    InferenceRoute("/api/embeddings", asks.read_embeddings),
+    InferenceRoute("/generate", asks.read_generate, names_a_default=True),
+    InferenceRoute("/chat", _read_chat_for_bearers, names_a_default=True),
+    InferenceRoute("/embed", asks.read_embed, names_a_default=True),
+)
 
 
 class Tags(OllamaHandler):

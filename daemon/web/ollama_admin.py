@@ -21,7 +21,6 @@ from daemon.dialects.translator import in_stream_error
 from daemon.providers.errors import ConnectFailed, UpstreamBroken
 from daemon.providers.upstream import Upstream
 from daemon.web.ollama import OllamaHandler
-from daemon.web.stream import ClientStream
 
 _NAMES = ("model", "name", "source", "destination", "from")
 
@@ -60,20 +59,20 @@ class ModelCommand(OllamaHandler):
     async def relay(self, upstream: Upstream, method: str, path: str, body: bytes) -> None:
         """The upstream's answer to the client as it arrives."""
         self.task = asyncio.current_task()
-        client = ClientStream(self)
+        begun = False
         try:
             async with upstream.request(method, path, body=body) as response:
                 self.set_status(response.status)
-                client.begin(response.headers.get("content-type", "application/json; charset=utf-8"), {})
+                self.set_header("Content-Type", response.headers.get("content-type", "application/json; charset=utf-8"))
                 async for data in response:
-                    slow = client.send(data)
-                    if slow is not None:
-                        await slow
-            await client.finish(b"")
+                    begun = True
+                    self.write(data)
+                    await self.flush()
+            await self.finish()
         except (ConnectFailed, UpstreamBroken) as error:
-            if not client.started:
+            if not begun:
                 raise UpstreamFailed(str(error)) from error
-            await client.finish(in_stream_error("ollama.chat", str(error)))
+            await self.finish(in_stream_error("ollama.chat", str(error)))
         except asyncio.CancelledError:
             if not self.left or self.task is None:
                 raise

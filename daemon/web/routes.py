@@ -12,6 +12,7 @@ from tornado.web import Application
 from daemon.house import House
 from daemon.web import accounts, ollama, ollama_admin, system, tokens
 from daemon.web.base import Handler, UnknownRoute
+from daemon.web.inference import Carrier, carriers
 
 ROUTES: tuple[tuple[str, type[Handler]], ...] = (
     (r"/", ollama.Root),
@@ -20,16 +21,9 @@ ROUTES: tuple[tuple[str, type[Handler]], ...] = (
     (r"/metrics", system.MetricsPage),
     (r"/v1/queue", system.OwnQueue),
     (r"/api/version", ollama.Version),
-    (r"/api/generate", ollama.Generate),
-    (r"/api/chat", ollama.Chat),
-    (r"/api/embed", ollama.Embed),
-    (r"/api/embeddings", ollama.Embeddings),
     (r"/api/tags", ollama.Tags),
     (r"/api/ps", ollama.Running),
     (r"/api/show", ollama.Show),
-    (r"/generate", ollama.AliasGenerate),
-    (r"/chat", ollama.AliasChat),
-    (r"/embed", ollama.AliasEmbed),
     (r"/tags", ollama.Tags),
     (r"/api/pull", ollama_admin.Pull),
     (r"/api/push", ollama_admin.Push),
@@ -37,6 +31,7 @@ ROUTES: tuple[tuple[str, type[Handler]], ...] = (
     (r"/api/copy", ollama_admin.Copy),
     (r"/api/delete", ollama_admin.Delete),
     (r"/api/blobs/(sha256[:-][0-9a-f]{64})", ollama_admin.Blob),
+    *((route.path, ollama.Inference) for route in ollama.INFERENCE),
     *accounts.ROUTES,
     *tokens.ROUTES,
 )
@@ -53,3 +48,8 @@ def application(house: House) -> Application:
         autoreload=False,
         compress_response=False,
     )
+
+
+def relayed(house: House) -> dict[str, Carrier]:
+    """What carries the POST routes that do not go through the application, by path."""
+    return carriers(house, ollama.INFERENCE)

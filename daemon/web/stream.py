@@ -1,46 +1,92 @@
 """The client's end of a relayed answer: head, pieces, end; with the client's pace felt by whoever sends.
 
-Rule: `send` puts a piece on the socket at once where the socket takes it, and only otherwise through Tornado's buffer
-(measured: the buffered way costs more than the rest of a piece's journey). Never on TLS. The end goes out through
-Tornado, so that the connection's own state stays right.
+Rule: on a plain socket everything leaves by `socket.send` as soon as the socket takes it, and only what it does not
+take goes through Tornado's buffer (measured: the buffered way costs more than the rest of a piece's journey). TLS
+always takes the buffered way. Framing is ours; when the connection is free for the next request is Tornado's.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable
+import email.utils
+import time
+from collections.abc import Awaitable, Iterable
+from functools import lru_cache
+from http.client import responses
 
-from tornado.iostream import IOStream, SSLIOStream, StreamClosedError
-from tornado.web import RequestHandler
+from tornado.http1connection import HTTP1Connection
+from tornado.httputil import HTTPHeaders, RequestStartLine
+from tornado.iostream import SSLIOStream, StreamClosedError
+
+_STATUS_LINES = {status: f"HTTP/1.1 {status} {words}\r\n" for status, words in responses.items()}
 
 
 class ClientStream:
-    """Writes one answer to one client."""
+    """Writes one answer to one client: `begin`, `send` as often as needed, `finish`."""
 
-    def __init__(self, handler: RequestHandler) -> None:
-        self._handler = handler
-        self._stream: IOStream | None = None
-        self._chunked = True
-        self._direct = True
+    def __init__(
+        self,
+        connection: HTTP1Connection,
+        asked: RequestStartLine,
+        headers: HTTPHeaders,
+        fixed: Iterable[tuple[str, str]],
+    ) -> None:
+        """`asked` and `headers` are the request's; `fixed` are headers that every answer has, whatever it is."""
+        self._connection = connection
+        self._stream = connection.stream
+        self._direct = not isinstance(self._stream, SSLIOStream)
+        # HTTP/1.0 knows no chunks: there the end of the connection is the end of the answer.
+        self._chunked = asked.version == "HTTP/1.1"
+        self._last = not self._chunked or headers.get("Connection", "").lower() == "close"
+        self._fixed = [*fixed, ("Connection", "close")] if self._last else [*fixed]
+        self._head = ""
         self.started = False  # the head is out: from now on errors are told in the stream
 
-    def begin(self, content_type: str, headers: dict[str, str]) -> None:
-        """Prepare the head of a 200; it leaves with the first piece."""
-        self._handler.set_header("Content-Type", content_type)
-        for name, value in headers.items():
-            self._handler.set_header(name, value)
+    def begin(self, content_type: str, headers: dict[str, str], status: int = 200) -> None:
+        """Prepare the head; it leaves with the first piece."""
+        lines = [("Content-Type", content_type), ("Date", _date(int(time.time()))), *self._fixed, *headers.items()]
+        self._head = _STATUS_LINES[status] + "".join([f"{name}: {value}\r\n" for name, value in lines])
+        if self._head.count("\n") != len(lines) + 1 or self._head.count("\r") != len(lines) + 1:
+            raise ValueError("a header holds a line break")
 
     def send(self, data: bytes) -> Awaitable[None] | None:
         """Send a piece now. What is returned, if anything, must be awaited before the next piece: the client is slow.
 
         The awaitable raises StreamClosedError where the client left.
         """
-        if not self.started:
-            return self._send_head(data)
-        stream = self._stream
-        if stream is None or stream.closed():
-            return None
         frame = b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data
+        if not self.started:
+            self.started = True
+            head = self._head + ("Transfer-Encoding: chunked\r\n\r\n" if self._chunked else "\r\n")
+            frame = head.encode("latin-1") + frame
+        return self._write(frame)
+
+    async def finish(self, data: bytes) -> None:
+        """Send the last bytes (or, where nothing was sent yet, the whole answer with its length) and end the answer."""
+        if not self.started:
+            self.started = True
+            frame = f"{self._head}Content-Length: {len(data)}\r\n\r\n".encode("latin-1") + data
+        elif self._chunked:
+            frame = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data) if data else b"0\r\n\r\n"
+        else:
+            frame = data
+        slow = self._write(frame)
+        if slow is not None:
+            try:
+                await slow
+            except StreamClosedError:
+                pass  # the client left after the end was decided and recorded: nobody is there to be told
+        self._connection.finish()
+        if self._last:
+            self._stream.close()
+
+    def abort(self) -> None:
+        """Cut the connection: the client must not take what it has for a whole answer."""
+        self._stream.close()
+
+    def _write(self, frame: bytes) -> Awaitable[None] | None:
+        stream = self._stream
+        if stream.closed():
+            return None
         if self._direct and not stream.writing():
             try:
                 sent = stream.socket.send(frame)
@@ -54,38 +100,7 @@ class ClientStream:
             frame = frame[sent:]
         return stream.write(frame)
 
-    async def finish(self, data: bytes) -> None:
-        """Send the last bytes (or, where nothing was sent yet, the whole answer with its length) and end the answer."""
-        try:
-            await self._handler.finish(data)
-        except StreamClosedError:
-            pass  # the client left after the end was decided and recorded: nobody is there to be told
 
-    def abort(self) -> None:
-        """Cut the connection: the client must not take what it has for a whole answer."""
-        if self._stream is not None:
-            self._stream.close()
-
-    def _send_head(self, data: bytes) -> Awaitable[None] | None:
-        self.started = True
-        handler = self._handler
-        connection = handler.request.connection
-        stream = getattr(connection, "stream", None)
-        if stream is None or stream.closed():
-            return None
-        self._stream = stream
-        # Without it the first token waits 41 ms for a delayed acknowledgement.
-        stream.set_nodelay(True)
-        self._chunked = handler.request.version == "HTTP/1.1"
-        self._direct = not isinstance(stream, SSLIOStream)
-        handler.write(data)
-        return asyncio.ensure_future(_flushed(handler)) if stream.writing() else _flush_now(handler)
-
-
-def _flush_now(handler: RequestHandler) -> Awaitable[None] | None:
-    future = handler.flush()
-    return None if future.done() and not future.exception() else future
-
-
-async def _flushed(handler: RequestHandler) -> None:
-    await handler.flush()
+@lru_cache(maxsize=1)
+def _date(second: int) -> str:
+    return email.utils.formatdate(second, usegmt=True)
