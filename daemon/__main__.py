@@ -73,8 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="gatelodged", description="The gate in front of a team's Ollama.", allow_abbrev=False
     )
-    parser.add_argument("--config", metavar="FILE", help="configuration file (TOML)")
-    parser.add_argument("--data", metavar="DIR", help="folder of database, keys and admin socket")
+    parser.add_argument("--config", metavar="FILE", type=_named, help="configuration file (TOML)")
+    parser.add_argument("--data", metavar="DIR", type=_named, help="folder of database, keys and admin socket")
     parser.add_argument("--host", metavar="ADDRESS", help="address to listen on")
     parser.add_argument("--port", metavar="N", type=int, help="port to listen on; 0 takes a free one")
     parser.add_argument("--ollama", metavar="URL", help="the one upstream: an Ollama at this address")
@@ -89,6 +89,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--doctor", action="store_true", help="examine the installation, print findings as JSON, exit")
     parser.add_argument("--version", action="version", version=f"gatelodged {version()}")
     return parser
+
+
+def _named(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("must not be empty")
+    return text
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ class UpstreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 
     name: Name  # how it is called in the console and the audit
     kind: Literal["ollama", "openai"] = "ollama"  # the dialect it speaks
-    url: str  # http:// or https:// address without a path
+    url: str  # http:// or https:// address; a path in it is put before each request's
     seats: Count = 1  # how many requests it runs at once
 
 
@@ -212,7 +212,8 @@ def with_ollama(url: str | None, seats: int | None) -> list[dict[str, Any]] | No
     """The list of upstreams that `--ollama URL` and `--seats N` mean, or None where neither is given."""
     if url is None and seats is None:
         return None
-    return [{"name": "ollama", "url": _ollama_url(url or DEFAULT_OLLAMA), "seats": seats or 1}]
+    url = _ollama_url(DEFAULT_OLLAMA if url is None else url)
+    return [{"name": "ollama", "url": url, "seats": 1 if seats is None else seats}]
 
 
 def keys() -> list[tuple[str, str, Any]]:
@@ -409,6 +410,12 @@ def _check_whole(config: Config, origin: dict[str, str]) -> None:
             raise StartError(
                 f"{origin.get('upstreams', 'the configuration')}: upstreams[{index}].url = {upstream.url!r}: {problem}"
             )
+    for key, host in (
+        ("server.host", config.server.host),
+        *((f"listen[{i}].host", entry.host) for i, entry in enumerate(config.listen)),
+    ):
+        if not host.strip():
+            raise wrong(key, host, "must be an address of this machine; 0.0.0.0 listens on all of them")
     names = [upstream.name for upstream in config.upstreams]
     for name in names:
         if names.count(name) > 1:

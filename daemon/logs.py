@@ -21,6 +21,8 @@ from common.untrusted import clean
 from daemon.exchange import Exchange
 
 _exchanges = logging.getLogger("gatelodge.exchange")
+# Fields that the sentences of our own loggers tell already; a terminal shows them once.
+_SAID = frozenset({"url", "user", "model", "route", "state", "seconds"})
 _PLAIN = set(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "fields"}
 MOST_WAITING = 10_000  # lines; a log that nobody drains must not eat the memory
 GATHERING = 0.05  # seconds: waking the thread for each line would take the interpreter from the event loop each time
@@ -65,7 +67,7 @@ class TextFormatter(logging.Formatter):
         name = record.name.removeprefix("gatelodge.")
         told = record.getMessage()
         fields = "".join(
-            f"  {key}={value}" for key, value in _fields(record).items() if value and str(value) not in told
+            f"  {key}={value}" for key, value in _fields(record).items() if key not in _SAID and value not in {None, ""}
         )
         line = f"{when} {record.levelname:<7} {name:<9} {clean(told)}{clean(fields)}"
         if record.exc_info:

@@ -22,8 +22,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
-from common.errors import Forbidden, GatewayError, Unauthenticated, Unavailable
-from daemon.access.identity import Caller
+from common.errors import GatewayError, Unauthenticated, Unavailable
+from daemon.access.identity import Caller, not_for_this_key
 from daemon.audit.journal import Journal
 from daemon.clock import Clock
 from daemon.config import Deadlines
@@ -139,8 +139,7 @@ class Gate:
         if caller.may_use(ask.model, route.model):
             return
         self._refused(caller, route, visit, "model_not_allowed")
-        allowed = ", ".join(caller.key.models if caller.key is not None else ())
-        raise Forbidden(f"this key may not use the model {ask.model!r}; it is for {allowed}", code="model_not_allowed")
+        raise not_for_this_key(caller, ask.model)
 
     def _refused(self, caller: Caller, route: Route, visit: Visit, reason: str) -> None:
         self._journal.refused(

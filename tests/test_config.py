@@ -96,6 +96,9 @@ WRONG = [
     ({}, {"server__certificate": "/no.pem", "server__key": "/no.key"}, ["/no.pem", "no such file"]),
     ({}, {"server__trusted_proxies": ["10.0.0.0/99"]}, ["server.trusted_proxies", "10.0.0.0/99", "range"]),
     ({}, {"queue__size": 5, "queue__per_user": 6}, ["queue.per_user", "6", "queue.size (5)"]),
+    ({}, {"server__host": ""}, ["server.host", "''", "0.0.0.0"]),
+    ({}, {"upstreams": configuration.with_ollama("http://a", 0)}, ["upstreams[0].seats", "0", "at least 1"]),
+    ({}, {"upstreams": configuration.with_ollama("", None)}, ["upstreams[0].url", "http://"]),
     ({}, {"tokens__access_lifetime": 601}, ["tokens.access_lifetime", "600"]),
 ]
 

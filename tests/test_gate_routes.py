@@ -132,6 +132,7 @@ async def test_a_key_is_for_its_models_only(gate: Gatehouse) -> None:
     refused = await gate.chat(key=key)
     assert refused.status_code == 403
     assert MODEL in refused.json()["error"]
+    assert (await gate.post("/api/show", {"model": MODEL}, key=key)).status_code == 403
     assert (await gate.chat(key=key, model="qwen3:4b")).status_code == 200
 
 
@@ -190,6 +191,8 @@ async def test_the_aliases_take_the_default_model(gate: Gatehouse) -> None:
     answer = await gate.post("/chat", {"messages": QUESTION["messages"], "stream": False})
     assert answer.status_code == 200
     assert answer.json()["message"]["content"] == "Why not?"
+    assert answer.json()["response"] == "Why not?", "row 34: the alias adds it"
+    assert "response" not in (await gate.chat()).json()
     assert (await gate.post("/generate", {"prompt": "a", "stream": False})).json()["response"] == "Why not?"
     assert (await gate.post("/embed", {"input": "a"})).json()["embeddings"]
     named = await gate.post("/api/chat", {"messages": QUESTION["messages"]})
@@ -324,6 +327,7 @@ async def test_a_compressed_body_is_415(gate: Gatehouse) -> None:
         (b"Authorization: Bearer a\r\nAuthorization: Bearer b\r\n", 400),
         (b"Host: other\r\n", 400),
         (b"".join(b"X-%d: 1\r\n" % number for number in range(101)), 431),
+        (b"X-Long: " + b"x" * 40_000 + b"\r\n", 431),
     ],
 )
 async def test_ambiguous_or_excessive_heads_are_refused(gate: Gatehouse, head: bytes, status: int) -> None:

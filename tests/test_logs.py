@@ -67,6 +67,17 @@ async def test_on_a_terminal_it_is_a_sentence(tmp_path: Path) -> None:
     assert "ok ana@example.org smollm2:135m /api/chat" in line
 
 
+def test_a_terminal_shows_every_field_that_the_sentence_does_not() -> None:
+    """A count is shown though its digits stand in the sentence by chance."""
+    told = {"name": "gatelodge.exchange", "levelname": "INFO", "msg": "ok ana smollm2:135m, 0.04 s"}
+    record = logging.makeLogRecord(told | {"tokens_in": 0, "tokens_out": 4, "state": "ok", "error": "", "key": None})
+    shown = logs.TextFormatter().format(record)
+    assert "tokens_in=0" in shown
+    assert "tokens_out=4" in shown
+    assert "state=" not in shown
+    assert "error=" not in shown
+
+
 def test_foreign_text_is_made_safe_on_a_terminal() -> None:
     """T1 at the log: an escape sequence is shown, not obeyed."""
     record = logging.makeLogRecord({"name": "gatelodge.x", "levelname": "INFO", "msg": "\x1b[2J%s", "args": ("\x07",)})

@@ -44,6 +44,12 @@ class Caller:
         return not patterns or any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
 
 
+def not_for_this_key(caller: Caller, model: str) -> Forbidden:
+    """The refusal of a model that `caller.may_use` denies."""
+    allowed = ", ".join(caller.key.models if caller.key is not None else ())
+    return Forbidden(f"this key may not use the model {model!r}; it is for {allowed}", code="model_not_allowed")
+
+
 class Access:
     """Identifies callers."""
 

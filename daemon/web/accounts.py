@@ -148,7 +148,6 @@ class OwnKey(msgspec.Struct):
     expires_in: int | None = None
     models: list[str] = []
     addresses: list[str] = []
-    in_path: bool = False
 
 
 class OwnKeys(AccountHandler):
@@ -172,7 +171,6 @@ class OwnKeys(AccountHandler):
             expires_us=None if asked.expires_in is None else now_us + asked.expires_in * MICROSECONDS,
             models=asked.models,
             addresses=asked.addresses,
-            in_path=asked.in_path,
         )
         self.answer(201, {**key_answer(key, now_us), "key": written})
 
@@ -241,7 +239,6 @@ def key_answer(key: Key, now_us: int) -> dict[str, Any]:
         "purpose": key.purpose,
         "models": key.models,
         "addresses": key.addresses,
-        "in_path": key.in_path,
         "created": iso(key.created_us),
         "expires": iso_or_none(key.expires_us),
         "revoked": iso_or_none(key.revoked_us),

@@ -38,6 +38,7 @@ class InferenceRoute:
     path: str
     read: Callable[[bytes, str], Ask]
     names_a_default: bool = False  # Ollama's own routes want a model named
+    whole: Callable[[bytes], bytes] | None = None  # what an alias adds to an unstreamed answer
 
 
 def carriers(house: House, routes: Iterable[InferenceRoute]) -> dict[str, Carrier]:
@@ -117,6 +118,8 @@ class InferenceRequest(HTTPMessageDelegate):
         if self._left:
             visit.left()
         try:
+            if self._route.whole is not None and not ask.stream:
+                self._answer.whole = self._route.whole
             await house.gate.serve(caller, ask, self._answer, visit)
         except GatewayError as failure:
             if not self._answer.started:
@@ -127,5 +130,6 @@ class InferenceRequest(HTTPMessageDelegate):
     async def _refuse(self, error: GatewayError) -> None:
         """Answer with `error`: in words, then our details beside it, as Ollama's clients look for it."""
         base.count_refusal(error, self._house, self._address, self._route.path, self._request_id)
+        self._answer.whole = None
         self._answer.begin(JSON, base.error_headers(error), error.status)
         await self._answer.finish(msgspec.json.encode({"error": error.message, "code": error.code, **error.detail}))

@@ -6,9 +6,11 @@ this file (or `ollama_admin.py`) never reaches an upstream. Content-Type is igno
 
 from __future__ import annotations
 
-from common.errors import BadRequest, NotFound
+from common.errors import BadRequest
+from daemon.access.identity import not_for_this_key
 from daemon.dialects import asks, strict_json
 from daemon.dialects.asks import Ask
+from daemon.dialects.ollama import with_response
 from daemon.web.base import Handler
 from daemon.web.inference import InferenceRoute
 
@@ -38,7 +40,7 @@ INFERENCE = (
     InferenceRoute("/api/embed", asks.read_embed),
     InferenceRoute("/api/embeddings", asks.read_embeddings),
     InferenceRoute("/generate", asks.read_generate, names_a_default=True),
-    InferenceRoute("/chat", _read_chat_for_bearers, names_a_default=True),
+    InferenceRoute("/chat", _read_chat_for_bearers, names_a_default=True, whole=with_response),
     InferenceRoute("/embed", asks.read_embed, names_a_default=True),
 )
 
@@ -78,7 +80,7 @@ class Show(OllamaHandler):
             raise BadRequest("model is required")
         route = await self.house.registry.resolve(name)
         if not caller.may_use(name, route.model):
-            raise NotFound(f"model '{name}' not found")
+            raise not_for_this_key(caller, name)
         status, body = await route.upstream.show(route.model, document)
         self.set_status(status)
         self.finish(body)

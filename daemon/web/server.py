@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from http.client import responses
 from typing import Any
 
+import msgspec
 from tornado import httputil, iostream, netutil
 from tornado.httpserver import HTTPServer
 from tornado.web import Application
@@ -52,7 +53,7 @@ class GateServer(HTTPServer):
         super().initialize(
             _Bounds(application, carriers or {}, config.server.max_body),
             ssl_options=ssl_options,
-            max_header_size=MAX_HEADER_BYTES,
+            max_header_size=2 * MAX_HEADER_BYTES,  # up to there it is answered, beyond it the connection is cut
             body_timeout=None,
             max_body_size=MAX_BLOB,
             max_buffer_size=config.server.max_body + 1024 * 1024,
@@ -203,13 +204,16 @@ class _BoundedRequest(httputil.HTTPMessageDelegate):
             self.inner.on_connection_close()
 
     def _problem(self, start_line: httputil.RequestStartLine, headers: httputil.HTTPHeaders) -> tuple[int, str] | None:
-        count = 0
-        for name, _ in headers.get_all():
+        count = size = 0
+        for name, value in headers.get_all():
             count += 1
+            size += len(name) + len(value)
             if not _TOKEN.match(name):
                 return 400, "a header name holds a character that is not allowed"
         if count > MAX_HEADERS:
             return 431, f"more than {MAX_HEADERS} header lines"
+        if size > MAX_HEADER_BYTES:
+            return 431, f"more than {MAX_HEADER_BYTES} bytes of headers"
         lengths = headers.get_list("Content-Length")
         if len(lengths) > 1:
             return 400, "more than one Content-Length"
@@ -237,7 +241,9 @@ class _BoundedRequest(httputil.HTTPMessageDelegate):
 
     def _refuse(self, status: int, message: str) -> Any:
         self.refused = True
-        body = b'{"error":"' + message.encode() + b'"}'
+        body = msgspec.json.encode(
+            {"error": message, "code": "too_large" if status in {413, 431} else "invalid_request"}
+        )
         headers = httputil.HTTPHeaders(
             {
                 "Content-Type": "application/json; charset=utf-8",
