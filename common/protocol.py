@@ -233,7 +233,7 @@ class UserDeleted(Message):
 
 
 class KeysIssue(Request):
-    """`keys issue EMAIL --label L [--expires 90d] [--model PATTERN]… [--address CIDR]… [--metrics] [--in-path]`."""
+    """`keys issue EMAIL --label L [--expires 90d] [--model PATTERN]… [--address CIDR]… [--metrics]`."""
 
     user: str
     label: str
@@ -241,7 +241,6 @@ class KeysIssue(Request):
     models: list[str] = []
     addresses: list[str] = []
     metrics: bool = False
-    in_path: bool = False
 
 
 class IssuedKey(Message):
@@ -268,7 +267,6 @@ class KeyRow(Message):
     purpose: Literal["inference", "metrics"]
     models: list[str]
     addresses: list[str]
-    in_path: bool
     created: str
     expires: str | None
     revoked: str | None

@@ -90,6 +90,19 @@ async def test_a_key_for_a_script(office: Office) -> None:
     assert issued["key"] not in (await office.done("keys", "list", "--all")).stdout
 
 
+async def test_a_key_for_prometheus_needs_no_label(office: Office) -> None:
+    """`--metrics` says what it is for; any other key must say so, or it is wrong usage."""
+    issued = await office.json("keys", "issue", "ana@example.org", "--metrics")
+    (row,) = [row for row in await office.json("keys", "list") if row["id"] == issued["id"]]
+    assert (row["label"], row["purpose"]) == ("metrics", "metrics")
+    assert "in_path" not in row
+    result = await office.cli("keys", "issue", "ana@example.org")
+    assert result.exit_code == 2
+    assert "--label" in result.stderr
+    result = await office.cli("keys", "issue", "ana@example.org", "--label", "x", "--in-path")
+    assert result.exit_code == 2
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -258,7 +258,6 @@ async def test_a_keys_life_at_its_owners_hands(tmp_path: Path) -> None:
             "expires_in": 3600,
             "models": ["llama3*"],
             "addresses": ["127.0.0.1"],
-            "in_path": True,
         }
         made = (await http.post("/auth/keys", json=wish, headers=session)).json()
         key_id, first = made["id"], made["key"]
@@ -268,13 +267,13 @@ async def test_a_keys_life_at_its_owners_hands(tmp_path: Path) -> None:
         (row,) = (await http.get("/auth/keys", headers=session)).json()
         assert first.rpartition("_")[2] not in json.dumps(row)
         assert row.keys() == made.keys() - {"key"}
-        assert (row["label"], row["state"], row["models"], row["addresses"], row["in_path"]) == (
+        assert (row["label"], row["state"], row["models"], row["addresses"]) == (
             "laptop",
             "active",
             ["llama3*"],
             ["127.0.0.1/32"],
-            True,
         )
+        assert "in_path" not in row, "/k/KEY is not served: nothing may offer it"
         assert row["expires"] > row["created"]
 
         rotated = await http.post(f"/auth/keys/{key_id}/rotate", json={"grace_seconds": 60}, headers=session)

@@ -44,7 +44,7 @@ def key_cells(row: KeyRow) -> list[object]:
         row.id,
         row.user,
         row.label,
-        row.purpose + (", in path" if row.in_path else ""),
+        row.purpose,
         moment(row.expires),
         moment(row.last_used),
         row.last_address,
@@ -74,27 +74,31 @@ def list_keys(session: Session, user: str | None, everything: bool, as_json: boo
 
 @keys.command()
 @click.argument("email", shell_complete=_users)
-@click.option("--label", required=True, metavar="TEXT", help="What the key is for; stands in the audit.")
+@click.option(
+    "--label", metavar="TEXT", help="What the key is for; stands in the audit. A --metrics key has one anyway."
+)
 @click.option("--expires", type=Duration(), metavar="DURATION", help="How long it is good for, such as 90d.")
 @click.option("--model", "models", multiple=True, metavar="PATTERN", help="Only models like this; may be repeated.")
 @click.option("--address", "addresses", multiple=True, metavar="CIDR", help="Only from there; may be repeated.")
 @click.option("--metrics", is_flag=True, help="For /metrics, and good for nothing else.")
-@click.option("--in-path", is_flag=True, help="May also be sent as the path prefix /k/KEY.")
 @json_option
 @pass_session
 def issue(
     session: Session,
     *,
     email: str,
-    label: str,
+    label: str | None,
     expires: int | None,
     models: tuple[str, ...],
     addresses: tuple[str, ...],
     metrics: bool,
-    in_path: bool,
     as_json: bool,
 ) -> None:
     """Issue an API key to a user; it is printed this once."""
+    if label is None:
+        if not metrics:
+            raise click.UsageError("say what the key is for: --label TEXT")
+        label = "metrics"
     request = KeysIssue(
         email,
         label,
@@ -102,7 +106,6 @@ def issue(
         models=list(models),
         addresses=list(addresses),
         metrics=metrics,
-        in_path=in_path,
     )
     answer = session.client.ask(protocol.KEYS_ISSUE, request)
     if as_json:

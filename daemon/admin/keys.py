@@ -41,7 +41,6 @@ async def issue(house: House, actor: Actor, request: KeysIssue) -> IssuedKey:
         models=request.models,
         addresses=request.addresses,
         metrics=request.metrics,
-        in_path=request.in_path,
     )
     return IssuedKey(id=key.id, key=written)
 

@@ -69,7 +69,6 @@ def key_row(house: House, key: Key) -> KeyRow:
         purpose=key.purpose,
         models=list(key.models),
         addresses=list(key.addresses),
-        in_path=key.in_path,
         created=iso(key.created_us),
         expires=iso_or_none(key.expires_us),
         revoked=iso_or_none(key.revoked_us),
