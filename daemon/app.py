@@ -21,6 +21,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tornado import netutil
+
 from common import paths
 from common.errors import StartError
 from common.version import version
@@ -112,6 +114,7 @@ async def running(config: Config, *, builtin_model: bool = False, greeting: bool
     async with AsyncExitStack() as stack:
         _prepare(config.data)
         stack.enter_context(hold_lock(config.data))
+        _check_doors(config)
         database = await Database.open(paths.database_file(config.data))
         stack.push_async_callback(database.close)
         # A first start that failed half-way (no network for the engine, a port taken) leaves the next one the first.
@@ -258,18 +261,32 @@ def _connect(stack: AsyncExitStack, house: House) -> None:
         stack.push_async_callback(_ended, asyncio.create_task(work))
 
 
+def _check_doors(config: Config) -> None:
+    """A taken port or a wrong certificate is told before an engine is fetched or anything is written."""
+    for host, port, certificate, key in _doors(config):
+        try:
+            tls_context(certificate, key)
+            for each in netutil.bind_sockets(port, address=host):
+                each.close()
+        except OSError as error:
+            raise StartError(_why_not_listening(host, port, error)) from error
+
+
+def _doors(config: Config) -> list[tuple[str, int, str, str]]:
+    """Host, port, certificate and key of each listener."""
+    server = config.server
+    further = [(each.host, each.port, each.certificate, each.key) for each in config.listen]
+    return [(server.host, server.port, server.certificate, server.key), *further]
+
+
 def _open_doors(stack: AsyncExitStack, house: House) -> None:
     """The admin socket first: a daemon that serves can be administered."""
     config = house.config
     admin = AdminServer(house, paths.admin_socket(config.data), group=config.admin.group)
     admin.start()
     stack.push_async_callback(admin.stop)
-    server = config.server
     face, carriers = application(house), relayed(house)
-    for host, port, certificate, key in (
-        (server.host, server.port, server.certificate, server.key),
-        *((each.host, each.port, each.certificate, each.key) for each in config.listen),
-    ):
+    for host, port, certificate, key in _doors(config):
         try:
             tls = tls_context(certificate, key)
             listener = GateServer(face, config=config, ssl_options=tls, carriers=carriers)
@@ -309,7 +326,10 @@ def _why_not_listening(host: str, port: int, error: OSError) -> str:
         return f"port {port} on {host} is taken; stop what listens there, or choose another port with --port N"
     if error.errno == errno.EACCES:
         return f"port {port} may not be opened by this account; choose one above 1023 with --port N"
-    return f"cannot listen on {host} port {port}: {error.strerror or error}"
+    return (
+        f"cannot listen on {host} port {port}: {error.strerror or error}; "
+        "name an address of this machine with --host ADDRESS (0.0.0.0: all of them)"
+    )
 
 
 async def _ended(task: asyncio.Task[None]) -> None:
