@@ -538,6 +538,14 @@ def test_an_error_answer_keeps_its_words():
     assert translator.error_status(500, b'{"error":{"code":500,"message":"no images"}}') == (502, "no images")
 
 
+@pytest.mark.parametrize("kind", ["image", "audio"])
+def test_input_that_the_model_cannot_take_is_the_clients_mistake(kind: str):
+    """llama.cpp answers 500 to an image for a model that only reads text: a 400 with its words, no 502."""
+    words = f"{kind} input is not supported - hint: if this is unexpected, you may need to provide the mmproj"
+    answer = json.dumps({"error": {"code": 500, "message": words, "type": "server_error"}}).encode()
+    assert over_openai(chat()).error_status(500, answer) == (400, words)
+
+
 # --- nothing to infer, and embeddings ---
 
 

@@ -7,6 +7,7 @@ the upstream's, never guessed; durations are the upstream's where it tells them 
 from __future__ import annotations
 
 import math
+import re
 from typing import Any, Literal
 
 import msgspec
@@ -19,6 +20,8 @@ from daemon.dialects.openai_stream import OpenAiStream
 from daemon.dialects.pieces import Gathered, Piece
 from daemon.dialects.translator import MAX_WHOLE, UpstreamGarbled, is_list, said
 from daemon.exchange import Usage
+
+_CANNOT_TAKE = re.compile(r"(image|audio|video) input is not supported\b")
 
 
 class _OverOpenAi:
@@ -39,7 +42,9 @@ class _OverOpenAi:
         return b""
 
     def error_status(self, status: int, body: bytes) -> tuple[int, str]:
-        return translator.error_answer(status, body)
+        answer, words = translator.error_answer(status, body)
+        # llama.cpp answers 500 to an image or audio that its model cannot take; it is the client's to leave it out.
+        return (400 if status == 500 and _CANNOT_TAKE.match(words) else answer), words
 
     def _elapsed_ns(self, since: int) -> int:
         return max(0, self._clock.now() - since) * 1000
