@@ -21,8 +21,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tornado import netutil
-
 from common import paths
 from common.errors import StartError
 from common.version import version
@@ -56,7 +54,7 @@ from daemon.traffic.admission import Admission
 from daemon.traffic.limits import Limits
 from daemon.traffic.restore import restore
 from daemon.web.routes import application, relayed
-from daemon.web.server import GateServer, listen, tls_context
+from daemon.web.server import GateServer, check_address, listen, tls_context
 
 log = logging.getLogger("gatelodge.daemon")
 
@@ -182,14 +180,19 @@ async def _furnished(
     )
     admission = Admission(limits, clock)
     await restore(admission, limits, database, clock)
-    upstreams = await choose_upstreams(
+    chosen = await choose_upstreams(
         stack, config, database, first=first, builtin_model=builtin_model, say=_say if first else log.info
     )
     registry = Registry(
-        upstreams, queue=config.queue, deadlines=config.deadlines, clock=clock, default=config.models.default
+        chosen.upstreams,
+        queue=config.queue,
+        deadlines=config.deadlines,
+        clock=clock,
+        default=config.models.default,
+        keys=chosen.keys,
     )
     stack.push_async_callback(registry.close)
-    await recall(registry, database, upstreams)
+    await recall(registry, database, chosen.upstreams)
     gate = Gate(
         clock=clock,
         deadlines=config.deadlines,
@@ -266,8 +269,7 @@ def _check_doors(config: Config) -> None:
     for host, port, certificate, key in _doors(config):
         try:
             tls_context(certificate, key)
-            for each in netutil.bind_sockets(port, address=host):
-                each.close()
+            check_address(host, port)
         except OSError as error:
             raise StartError(_why_not_listening(host, port, error)) from error
 

@@ -272,6 +272,18 @@ def listen(server: GateServer, host: str, port: int) -> int:
     return int(name[1])
 
 
+def check_address(host: str, port: int) -> None:
+    """OSError where `listen` could not have that address now. Binds and lets go again."""
+    for family, kind, protocol, _, address in socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    ):
+        with socket.socket(family, kind, protocol) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                trial.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            trial.bind(address)
+
+
 def tls_context(certificate: str, key: str) -> ssl.SSLContext | None:
     """The context for a certificate chain and its key (PEM files); None where neither is given."""
     if not certificate:
