@@ -527,7 +527,10 @@ class AuditShow(Request):
 
 
 class AuditExchange(Message):
-    """One exchange, whole. The names that an export has, too, mean the same there."""
+    """One exchange, whole. The names that an export has, too, mean the same there.
+
+    Refusals of one caller, reason and minute are one, without `request_id`: `error` says why and how often.
+    """
 
     log_id: int
     prompt: str

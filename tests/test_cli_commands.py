@@ -290,6 +290,21 @@ async def test_the_audit_is_searched_and_read(office: Office) -> None:
     assert (await office.cli("audit", "show", "nosuch")).exit_code == 1
 
 
+async def test_a_refusal_is_listed_with_its_reason_and_can_be_read(office: Office) -> None:
+    """Why, how often, who and when: in the table, and by the log id that the table gives."""
+    await office.done("limits", "set", "ana@example.org", "--requests-per-minute", "1")
+    assert [(await office.gate.chat()).status_code for _ in range(3)] == [200, 429, 429]
+    await office.gate.house.journal.close()  # writes what else waits for the minute to end
+    (row,) = await office.json("audit", "search", "state:refused")
+    assert row["error"] in (await office.done("audit", "search", "state:refused")).stdout
+    shown = await office.json("audit", "show", str(row["log_id"]))
+    assert (shown["error"], shown["user"], shown["state"]) == (row["error"], "ana@example.org", "refused")
+    text = (await office.done("audit", "show", str(row["log_id"]))).stdout
+    assert "2 times" in text and "ana@example.org" in text and row["received"] in text
+    assert "[answer]" not in text
+    assert office.recorded()[-1]["target"] == f"log:{row['log_id']}"
+
+
 async def test_an_export_to_a_file_is_verified(office: Office, tmp_path: Path) -> None:
     """Row 53, T4: written with the caller's rights, 0600, read back; the report has its digest; then deletion works."""
     await office.gate.chat()

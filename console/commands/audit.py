@@ -29,6 +29,7 @@ from console.files import write_whole
 from console.filters import read_filter
 from console.tables import FixedColumns, block, fields, moment, terminal_width
 
+REFUSED = "refused"  # the state of a record of refusals
 WIDE = 110  # columns of a terminal from which tokens are shown, too
 
 
@@ -66,10 +67,12 @@ def search(session: Session, filters: tuple[str, ...], limit: int, before: int |
 @json_option
 @pass_session
 def show(session: Session, id: str, as_json: bool) -> None:
-    """Read one exchange, prompt and answer. That you did is recorded."""
+    """Read one exchange, prompt and answer, or why and how often somebody was refused. That you did is recorded."""
     answer = session.client.ask(protocol.AUDIT_SHOW, AuditShow(id))
     if as_json:
         print_json(answer)
+    elif not answer.request_id:
+        _print_refusals(answer)
     else:
         _print_exchange(answer)
 
@@ -169,7 +172,24 @@ def _columns(width: int | None) -> FixedColumns:
 def _cells(row: AuditRow, *, short: bool) -> list[Any]:
     received = moment(row.received)
     first = [row.log_id, received[5:-1] if short else received, row.state or "running", row.user, row.model]
-    return [*first, row.prompt] if short else [*first, row.tokens_in, row.tokens_out, row.prompt]
+    # What was refused has no prompt in the audit: why it was refused is what one looks for.
+    words = row.error if row.state == REFUSED and row.error else row.prompt
+    return [*first, words] if short else [*first, row.tokens_in, row.tokens_out, words]
+
+
+def _print_refusals(answer: AuditExchange) -> None:
+    """Refusals of one caller, reason and minute; address and model are those of the first."""
+    pairs = [
+        ("log id", answer.log_id),
+        ("state", answer.state),
+        ("reason", answer.error),
+        ("user", answer.user),
+        ("key", answer.key),
+        ("address", answer.address),
+        ("model", answer.model),
+        ("from", answer.received),
+    ]
+    click.echo(fields(pairs), nl=False)
 
 
 def _print_exchange(answer: AuditExchange) -> None:

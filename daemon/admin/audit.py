@@ -46,9 +46,9 @@ async def shown(house: House, actor: Actor, request: AuditShow) -> AuditExchange
     exchange = await search.show(house.database, request.id)
     user = house.directory.find(exchange.user)
     detail = {"user": exchange.user, "log_id": exchange.log_id}
-    await house.journal.admin(
-        actor, "audit show", f"request:{exchange.request_id}", detail, user_id=user.id if user else None
-    )
+    # Refusals are counted, not recorded one by one: they have no request id.
+    target = f"request:{exchange.request_id}" if exchange.request_id else f"log:{exchange.log_id}"
+    await house.journal.admin(actor, "audit show", target, detail, user_id=user.id if user else None)
     return exchange
 
 

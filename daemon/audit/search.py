@@ -47,11 +47,11 @@ async def search(database: Database, question: AuditSearch, *, now_us: int) -> A
 
 
 async def show(database: Database, id_: str) -> AuditExchange:
-    """One exchange, whole, by request id or log id. NotFound."""
+    """One exchange, whole, by request id or log id, or by log id the refusals of a minute. NotFound."""
 
     def job(conn: sqlite3.Connection) -> AuditExchange:
         found = by_seq(conn, int(id_)) if id_.isascii() and id_.isdigit() and len(id_) < 19 else by_request(conn, id_)
-        if found is None or found.request_id is None:
+        if found is None:
             raise NotFound(f"the audit has no exchange {id_}")
         return exchange_of(conn, found, so_far=True)
 
