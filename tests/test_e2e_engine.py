@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,9 @@ import httpx
 import ollama
 import pytest
 
+from daemon import app
+from daemon.config import Config
+from daemon.engine.choice import Chosen
 from daemon.engine.supervisor import Engine
 from tests.rigs.gatehouse import MODEL, Gatehouse, gatehouse
 from tests.rigs.until import until
@@ -28,9 +32,15 @@ QUESTION = [{"role": "user", "content": "Say hello."}]
 
 
 @pytest.fixture
-async def gate(tmp_path: Path, engine: Engine) -> AsyncIterator[Gatehouse]:
+async def gate(tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Gatehouse]:
+    """A gate that was told of the test's engine, and its key, as `choose_upstreams` tells of the daemon's own."""
     behind: Any = SimpleNamespace(kind="openai", url=engine.url)
     upstreams = [{"name": "builtin", "kind": "openai", "url": engine.url, "seats": 4}]
+
+    async def choose(stack: AsyncExitStack, config: Config, *_: Any, **__: Any) -> Chosen:
+        return Chosen(config.upstreams, {"builtin": engine.key})
+
+    monkeypatch.setattr(app, "choose_upstreams", choose)
     async with gatehouse(tmp_path, behind, upstreams=upstreams) as running:
         yield running
 
@@ -39,6 +49,15 @@ async def blocking(gate: Gatehouse, talk: Callable[[ollama.Client], Any]) -> Any
     """What `talk` says with the official blocking client, which runs in a thread: the gate runs in this loop."""
     with ollama.Client(host=gate.url, headers=gate.bearer()) as client:
         return await asyncio.to_thread(talk, client)
+
+
+async def test_what_the_model_cannot_take_is_a_mistake_of_the_asker(gate: Gatehouse) -> None:
+    """An image for a model that only reads text: 400 with llama.cpp's words, as the official client shows them."""
+    dot = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+    seen = [{"role": "user", "content": "What is it?", "images": [dot]}]
+    answer = await gate.post("/api/chat", {"model": MODEL, "messages": seen, "stream": False})
+    assert answer.status_code == 400, answer.text
+    assert "image input is not supported" in answer.json()["error"]
 
 
 async def in_the_audit(gate: Gatehouse, route: str) -> Any:
@@ -133,7 +152,7 @@ async def test_many_talk_at_once_and_one_who_leaves_frees_the_engine(gate: Gateh
 
     async def idle() -> bool:
         async with httpx.AsyncClient() as client:
-            slots = (await client.get(f"{engine.url}/slots")).json()
+            slots = (await client.get(f"{engine.url}/slots", headers={"Authorization": f"Bearer {engine.key}"})).json()
         return not any(slot["is_processing"] for slot in slots)
 
     await until(idle)

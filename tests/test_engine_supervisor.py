@@ -32,13 +32,18 @@ def alive(pid: int) -> bool:
         return False
 
 
+def shown(engine: Engine) -> dict[str, str]:
+    """The header that shows the engine's key."""
+    return {"Authorization": f"Bearer {engine.key}"}
+
+
 @pytest.mark.engine
 async def test_it_answers_chat_and_embeddings(engine: Engine) -> None:
     """One small model serves both: a streamed chat in OpenAI's dialect, and embeddings."""
     assert engine.state is EngineState.RUNNING
     # The engine promises to keep connections and closes them after a stream all the same.
     no_reuse = httpx.Limits(max_keepalive_connections=0)
-    async with httpx.AsyncClient(base_url=engine.url, timeout=60, limits=no_reuse) as client:
+    async with httpx.AsyncClient(base_url=engine.url, timeout=60, limits=no_reuse, headers=shown(engine)) as client:
         models = (await client.get("/v1/models")).json()
         assert [model["id"] for model in models["data"]] == ["smollm2:135m"]
         chat = {"messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 8, "stream": True}
@@ -52,7 +57,7 @@ async def test_it_answers_chat_and_embeddings(engine: Engine) -> None:
 @pytest.mark.engine
 async def test_its_log_holds_no_prompt(engine: Engine, tmp_path: Path) -> None:
     """What users ask is the audit's alone: llama.cpp's log, a file of the owner's, does not repeat it."""
-    async with httpx.AsyncClient(base_url=engine.url, timeout=60) as client:
+    async with httpx.AsyncClient(base_url=engine.url, timeout=60, headers=shown(engine)) as client:
         chat = {"messages": [{"role": "user", "content": "pelargonium"}], "max_tokens": 4}
         await client.post("/v1/chat/completions", json=chat)
     log_file = tmp_path / "engine.log"
@@ -79,7 +84,7 @@ async def test_stop_ends_it_in_the_middle_of_an_answer(engine: Engine) -> None:
     pid = engine.pid
     assert pid is not None
     chat = {"messages": [{"role": "user", "content": "Tell a long story."}], "stream": True, "max_tokens": 1500}
-    async with httpx.AsyncClient(base_url=engine.url, timeout=60) as client:
+    async with httpx.AsyncClient(base_url=engine.url, timeout=60, headers=shown(engine)) as client:
         async with client.stream("POST", "/v1/chat/completions", json=chat) as answer:
             await anext(answer.aiter_lines())
             await asyncio.wait_for(engine.stop(), 5)
@@ -132,8 +137,9 @@ asyncio.run(main())
 
 def test_a_child_whose_parent_is_already_gone_ends_at_once() -> None:
     """The daemon may die before the kernel is asked to watch it; the child then sees another parent and ends."""
-    order = {"parent": 1, "site": "/nonexistent", "model": "", "name": "", "seats": 1, "port": 0}
-    child = subprocess.run([sys.executable, "-I", CHILD, json.dumps(order)], capture_output=True, timeout=20)
+    order = {"parent": 1, "site": "/nonexistent", "model": "", "name": "", "seats": 1, "port": 0, "key": ""}
+    asked = json.dumps(order).encode()
+    child = subprocess.run([sys.executable, "-I", CHILD], input=asked, capture_output=True, timeout=20)
     assert (child.returncode, child.stdout, child.stderr) == (1, b"", b"")
 
 

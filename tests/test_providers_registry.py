@@ -323,3 +323,19 @@ async def test_an_upstream_is_found_by_name(house: Opener, upstream: ScriptedUps
     assert registry.upstream("a").url == upstream.url
     with pytest.raises(NotFound, match="there is no upstream 'z'; there is a"):
         registry.upstream("z")
+
+
+async def test_an_upstreams_secret_goes_to_it_alone(upstream: ScriptedUpstream) -> None:
+    """Row 43: each request to the upstream shows it, no request to another does, and no representation tells it."""
+    async with ScriptedUpstream(kind="openai") as other:
+        configured = [
+            UpstreamConfig(name="a", kind="ollama", url=upstream.url),
+            UpstreamConfig(name="b", kind="openai", url=other.url),
+        ]
+        clock = SystemClock.continued(None)
+        registry = Registry(configured, queue=Queue(), deadlines=Deadlines(), clock=clock, keys={"b": "pelargonium"})
+        await registry.refresh()
+        assert {seen.headers.get("authorization") for seen in other.requests} == {"Bearer pelargonium"}
+        assert {seen.headers.get("authorization") for seen in upstream.requests} == {None}
+        assert "pelargonium" not in repr(registry) + repr([each.pool for each in registry.upstreams])
+        await registry.close()

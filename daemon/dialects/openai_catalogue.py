@@ -2,7 +2,8 @@
 
 Rule: what the upstream does not tell is empty or absent, never invented. llama.cpp tells sizes and contexts beside
 OpenAI's fields; they are used where they are there. `digest` only has to be the same for the same model: it is made
-from what identifies it, because Ollama's own command line cannot print a model without one.
+from what identifies it, because Ollama's own command line cannot print a model without one. `modified_at` is what the
+upstream told first of that model: llama.cpp and vLLM tell as `created` the moment at which they are asked.
 """
 
 from __future__ import annotations
@@ -54,16 +55,20 @@ class CatalogueEntry(msgspec.Struct, frozen=True):
     ps: dict[str, Any]
 
 
-def catalogue(models_answer: bytes) -> list[CatalogueEntry]:
-    """The models in the answer to GET /v1/models. UpstreamGarbled where it is none."""
+def catalogue(models_answer: bytes, told: dict[str, float]) -> list[CatalogueEntry]:
+    """The models in the answer to GET /v1/models. UpstreamGarbled where it is none.
+
+    `told` is the upstream's own to keep between its answers: digest of a model -> when it is from (Unix seconds), as
+    it was told first. New models are added to it.
+    """
     try:
         models = msgspec.json.decode(models_answer, type=_Models).data
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise UpstreamGarbled(f"the upstream's list of models is not OpenAI's: {error}") from error
-    return [_entry(model, model.meta or _Meta()) for model in models]
+    return [_entry(model, model.meta or _Meta(), told) for model in models]
 
 
-def _entry(model: _Model, meta: _Meta) -> CatalogueEntry:
+def _entry(model: _Model, meta: _Meta, told: dict[str, float]) -> CatalogueEntry:
     details: dict[str, Any] = {
         "parent_model": "",
         "format": "gguf" if model.owned_by == "llamacpp" else "",
@@ -73,8 +78,10 @@ def _entry(model: _Model, meta: _Meta) -> CatalogueEntry:
         "quantization_level": meta.ftype or "",
     }
     head = {"name": model.id, "model": model.id}
-    body = {"size": meta.size or 0, "digest": _digest(model, meta), "details": details}
-    modified = {"modified_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(model.created or 0))}
+    digest = _digest(model, meta)
+    body = {"size": meta.size or 0, "digest": digest, "details": details}
+    created = told.setdefault(digest, model.created or 0)
+    modified = {"modified_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(created))}
     context = meta.n_ctx or model.max_model_len
     info = {
         "general.parameter_count": meta.n_params,

@@ -1,8 +1,9 @@
 """The built-in engine's own process: llama.cpp, through xllamacpp, on a loopback port.
 
 Rules: it dies with the daemon that started it, however that ends, and it imports nothing of ours, so that it can be
-started as a plain file in isolated mode (`python -I child.py JSON`), whatever the working directory holds.
-It prints one line of JSON, `{"url": "http://127.0.0.1:PORT"}`, when it is ready to answer. Everything that
+started as a plain file in isolated mode (`python -I child.py`), whatever the working directory holds. Its order,
+with the key that every request must show, comes as JSON on standard input: what stands in arguments any local account
+can read. It prints one line of JSON, `{"url": "http://127.0.0.1:PORT"}`, when it is ready to answer. Everything that
 llama.cpp has to say goes to standard error.
 """
 
@@ -24,7 +25,8 @@ ERRORS_AND_WARNINGS = 2  # llama.cpp's log level; the next one writes several li
 
 
 def main(asked: str) -> None:
-    """Serve what `asked` describes: JSON with `parent` (pid), `site`, `model`, `name`, `seats`, `port` (0: any)."""
+    """Serve what `asked` describes: JSON with `parent` (pid), `site`, `model`, `name`, `seats`, `port` (0: any) and
+    `key`, without which no model answers."""
     order = json.loads(asked)
     die_with(order["parent"])
     # Taking the server apart while it streams hangs; nothing here needs to be put away.
@@ -56,6 +58,7 @@ def serve(order: dict[str, Any]) -> Any:
     params.model_alias = {order["name"]}
     params.hostnames = ["127.0.0.1"]
     params.port = order["port"]
+    params.api_keys = [order["key"]]
     params.n_parallel = order["seats"]
     params.n_ctx = CONTEXT_OF_A_SEAT * order["seats"]
     params.n_batch = params.n_ubatch = BATCH
@@ -75,4 +78,4 @@ def _claim_standard_output() -> TextIO:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.stdin.read())

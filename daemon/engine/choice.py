@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from daemon.config import BUILTIN, DEFAULT_OLLAMA, Config, UpstreamConfig
@@ -23,6 +24,14 @@ log = logging.getLogger("gatelodge.daemon")
 CHOICE = "upstream"  # the setting that keeps the choice: "ollama" or "builtin"
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """The upstreams to serve from, and the secrets of those that want one, by their names."""
+
+    upstreams: tuple[UpstreamConfig, ...]
+    keys: dict[str, str] = field(default_factory=dict, repr=False)
+
+
 async def choose_upstreams(
     stack: AsyncExitStack,
     config: Config,
@@ -31,10 +40,10 @@ async def choose_upstreams(
     first: bool,
     builtin_model: bool,
     say: Callable[[str], None],
-) -> tuple[UpstreamConfig, ...]:
+) -> Chosen:
     """The upstreams to serve from; a built-in engine is started, and `stack` ends it. StartError where it cannot be."""
     if config.upstreams:
-        return config.upstreams
+        return Chosen(config.upstreams)
     chosen = await database.read(lambda conn: get_setting(conn, CHOICE))
     if chosen is None:
         chosen = "ollama"
@@ -48,14 +57,15 @@ async def choose_upstreams(
         url = await engine.start()
         stack.push_async_callback(engine.stop)
         await _keep(database, BUILTIN)
-        return (UpstreamConfig(name=BUILTIN, kind="openai", url=url, seats=SEATS),)
+        served = UpstreamConfig(name=BUILTIN, kind="openai", url=url, seats=SEATS)
+        return Chosen((served,), {BUILTIN: engine.key})
     await _keep(database, "ollama" if chosen != BUILTIN else BUILTIN)
     if not await answers(DEFAULT_OLLAMA):
         log.warning(
             "no Ollama answers at %s: requests get 502 until it does; start it, or name another with --ollama URL",
             DEFAULT_OLLAMA,
         )
-    return (UpstreamConfig(name="ollama", kind="ollama", url=DEFAULT_OLLAMA),)
+    return Chosen((UpstreamConfig(name="ollama", kind="ollama", url=DEFAULT_OLLAMA),))
 
 
 async def answers(url: str, patience: float = 2.0) -> bool:

@@ -1,8 +1,9 @@
 """Keep the built-in engine running: start it, wait until it answers, start it again when it ends, stop it.
 
 Rules: the engine keeps its address over restarts, so that nobody has to be told of one; a restart waits longer each
-time until the engine has run steadily; `stop` returns within seconds and leaves no process behind. How the process is
-made to die with the daemon is `child.py`'s matter, what its answers mean is the upstream's.
+time until the engine has run steadily; `stop` returns within seconds and leaves no process behind. Its port is open to
+every account of this machine, so it answers only who shows its key, which no other account can read. How the process
+is made to die with the daemon is `child.py`'s matter, what its answers mean is the upstream's.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import contextlib
 import json
 import logging
 import os
+import secrets
 import sys
 from enum import Enum
 from pathlib import Path
@@ -58,6 +60,7 @@ class Engine:
     def __init__(self, files: EngineFiles, *, log_file: Path, seats: int = SEATS) -> None:
         self.seats = seats
         self.url = ""  # known once `start` has returned
+        self.key = secrets.token_urlsafe(32)  # what requests to it must show as `Authorization: Bearer`
         self.state = EngineState.STOPPED
         self.restarts = 0
         self._files = files
@@ -143,12 +146,13 @@ class Engine:
             "name": self._files.name,
             "seats": self.seats,
             "port": self._port,
+            "key": self.key,
         }
         words = self._open_log()
         try:
             child = self._child = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", str(CHILD), json.dumps(order)),
-                stdin=asyncio.subprocess.DEVNULL,
+                *(sys.executable, "-I", str(CHILD)),
+                stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=words,
                 start_new_session=True,  # a terminal's Ctrl-C goes to the daemon alone, which lets answers end first
@@ -156,6 +160,9 @@ class Engine:
         finally:
             os.close(words)
         try:
+            assert child.stdin is not None
+            child.stdin.write(json.dumps(order).encode())  # far less than a pipe holds
+            child.stdin.close()
             self.url = await asyncio.wait_for(self._address(child), SECONDS_TO_START)
         except TimeoutError as error:
             await self._end_child()

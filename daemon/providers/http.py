@@ -42,10 +42,12 @@ class Pool:
         name: str = "",
         connect_timeout: float = 5.0,
         tls: ssl.SSLContext | None = None,
+        authorization: str = "",
         outcome: Callable[[UpstreamFailed | None], None] | None = None,
     ) -> None:
         """`url` is http:// or https://, a path in it is put before each target.
 
+        `authorization`, where there is one, is that header of every request: a secret, which nothing here shows.
         `outcome` is told of each request's: None when its answer was whole, else how the wire failed; nothing of an
         answer that its reader left.
         """
@@ -63,6 +65,8 @@ class Pool:
         host = address if parts.port is None else f"{address}:{parts.port}"
         # The upstream's own name: Ollama refuses foreign Hosts. No coding but plain: chunks are forwarded unparsed.
         self._fixed = f" HTTP/1.1\r\nHost: {host}\r\nUser-Agent: gatelodge\r\nAccept-Encoding: identity\r\n"
+        if authorization:
+            self._fixed += f"Authorization: {authorization}\r\n"
         self._idle: deque[Connection] = deque()  # the last one freed is the first one reused
         self._open: set[Connection] = set()
         self._closed = False

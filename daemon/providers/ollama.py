@@ -18,8 +18,10 @@ class OllamaUpstream(Upstream):
 
     kind = "ollama"
 
-    def __init__(self, config: UpstreamConfig, *, queue: Queue, connect_timeout: float, clock: Clock) -> None:
-        super().__init__(config, queue=queue, connect_timeout=connect_timeout, clock=clock)
+    def __init__(
+        self, config: UpstreamConfig, *, queue: Queue, connect_timeout: float, clock: Clock, authorization: str = ""
+    ) -> None:
+        super().__init__(config, queue=queue, connect_timeout=connect_timeout, clock=clock, authorization=authorization)
         self._chatting: dict[str, bool] = {}  # digest of a model -> whether it chats, as /api/show told
 
     async def list_models(self) -> list[Model]:

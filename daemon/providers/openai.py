@@ -7,6 +7,8 @@ from typing import Any
 import msgspec
 
 from common.errors import UpstreamFailed
+from daemon.clock import Clock
+from daemon.config import Queue, UpstreamConfig
 from daemon.dialects.openai_catalogue import CatalogueEntry, catalogue
 from daemon.providers.names import is_remote_name
 from daemon.providers.upstream import Model, Upstream
@@ -16,6 +18,12 @@ class OpenAiUpstream(Upstream):
     """Speaks OpenAI's dialect."""
 
     kind = "openai"
+
+    def __init__(
+        self, config: UpstreamConfig, *, queue: Queue, connect_timeout: float, clock: Clock, authorization: str = ""
+    ) -> None:
+        super().__init__(config, queue=queue, connect_timeout=connect_timeout, clock=clock, authorization=authorization)
+        self._told: dict[str, float] = {}  # see `catalogue`
 
     async def list_models(self) -> list[Model]:
         return [Model.of(each.tags) for each in await self._catalogue()]
@@ -41,4 +49,4 @@ class OpenAiUpstream(Upstream):
         if status != 200:
             raise UpstreamFailed(f"the upstream {self.name} answered {status} to /v1/models")
         # Where it is an Ollama's other face, its cloud models can be told by their names alone.
-        return [each for each in catalogue(body) if not is_remote_name(each.name)]
+        return [each for each in catalogue(body, self._told) if not is_remote_name(each.name)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import ChainMap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -48,10 +48,22 @@ class Registry:
         deadlines: Deadlines,
         clock: Clock,
         default: str = "",
+        keys: Mapping[str, str] | None = None,
     ) -> None:
-        """`default` is the configured default model; empty: the only or first installed chat model."""
+        """`default` is the configured default model; empty: the only or first installed chat model.
+
+        `keys` are the secrets of upstreams that want one, by their names; sent as `Authorization: Bearer`.
+        """
+        bearer = {name: f"Bearer {key}" for name, key in (keys or {}).items()}
         self.upstreams = [
-            _KINDS[each.kind](each, queue=queue, connect_timeout=deadlines.connect, clock=clock) for each in upstreams
+            _KINDS[each.kind](
+                each,
+                queue=queue,
+                connect_timeout=deadlines.connect,
+                clock=clock,
+                authorization=bearer.get(each.name, ""),
+            )
+            for each in upstreams
         ]
         self._default = default
         self._looking: asyncio.Task[None] | None = None

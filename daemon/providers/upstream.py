@@ -64,13 +64,22 @@ class Upstream(ABC):
 
     kind: str
 
-    def __init__(self, config: UpstreamConfig, *, queue: Queue, connect_timeout: float, clock: Clock) -> None:
+    def __init__(
+        self, config: UpstreamConfig, *, queue: Queue, connect_timeout: float, clock: Clock, authorization: str = ""
+    ) -> None:
+        """`authorization` is the secret header with which the gate shows itself to it; empty: none."""
         self.name = config.name
         self.url = config.url
         self.configured_seats = config.seats  # `seats.size` is what holds now
         # The SDKs' base URL of an OpenAI-like server ends in /v1, which our targets begin with.
         base = config.url.rstrip("/").removesuffix("/v1") if self.kind == "openai" else config.url
-        self.pool = Pool(base, name=config.name, connect_timeout=connect_timeout, outcome=self._noted)
+        self.pool = Pool(
+            base,
+            name=config.name,
+            connect_timeout=connect_timeout,
+            authorization=authorization,
+            outcome=self._noted,
+        )
         self.seats = Seats(
             config.name,
             config.seats,
