@@ -13,7 +13,9 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -245,6 +247,38 @@ def test_a_place_that_cannot_be_written_is_said(checkout: Checkout, tmp_path: Pa
     """Where .venv cannot be made: one line with the reason."""
     broken = a_python(tmp_path / "bin", "pass")  # its `-m venv` fails
     assert "cannot make" in one_line(checkout.run(**broken))
+
+
+def test_another_accounts_venv_is_left_alone(tmp_path: Path) -> None:
+    """Who may not use or replace the venv is told so in one line, and nothing of it is deleted.
+
+    As root the other account is a real one; else the venv is one that we may not write.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="gatelodge-"))  # tmp_path is closed to other accounts
+    try:
+        folder.chmod(0o755)
+        checkout = Checkout.sketch(folder / "gatelodge", tmp_path / "index")
+        venv = checkout.root / ".venv"
+        (venv / "bin").mkdir(parents=True)
+        for name in ("bin/python", "bin/gatelodged", ".stamp-base", ".stamp-dev"):
+            (venv / name).write_text("kept")
+        (venv / ".stamp-base").chmod(0)
+        before = sorted(venv.rglob("*"))
+        other: dict[str, Any] = {"user": 65534, "extra_groups": []} if os.getuid() == 0 else {}
+        if not other:
+            venv.chmod(0o555)
+        for arguments in (["--version"], ["test"], ["cli", "status"]):
+            command = [checkout.root / "run", *arguments]
+            run = subprocess.run(command, cwd="/", capture_output=True, text=True, timeout=60, **other)
+            line = one_line(run)
+            assert SETTING_UP not in run.stderr
+            assert str(venv) in line
+            assert "run this as its owner, or make a checkout of your own" in line
+        assert sorted(venv.rglob("*")) == before
+    finally:
+        if (folder / "gatelodge" / ".venv").exists():
+            (folder / "gatelodge" / ".venv").chmod(0o755)
+        shutil.rmtree(folder)
 
 
 def test_ctrl_c_is_the_programs_own(finished: Checkout) -> None:
