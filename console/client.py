@@ -169,6 +169,8 @@ def why_unreachable(path: Path, error: BaseException) -> str:
     if number in {errno.ENOENT, errno.ENOTDIR}:
         start = f"start the daemon ({_how_to_start()}), or name its socket: --socket PATH"
         return f"no daemon: there is no socket at {path}; {start}"
+    if number in {errno.ECONNREFUSED, errno.ENOTSOCK} and path.exists() and not path.is_socket():
+        return f"{path} is no socket; name the daemon's: --socket PATH"
     if number in {errno.ECONNREFUSED, errno.ENOTSOCK}:
         return (
             f"no daemon behind {path}: the socket was left by one that is gone; start the daemon again "

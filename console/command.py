@@ -50,6 +50,12 @@ class NoDaemon(Failed):
     exit_code = 3
 
 
+class WrongUsage(Failed):
+    """A value that cannot be, found out by the daemon: exit 2, as where the program itself finds it out."""
+
+    exit_code = 2
+
+
 class Commands(click.Group):
     """The root: what the client raises becomes a sentence and an exit code, here and nowhere else."""
 
@@ -59,7 +65,8 @@ class Commands(click.Group):
         except Unreachable as error:
             raise NoDaemon(str(error)) from error
         except Refused as error:
-            raise Failed(str(error)) from error
+            # 400: what was asked makes no sense, whoever found it out.
+            raise (WrongUsage if error.status == 400 else Failed)(str(error)) from error
 
 
 def json_option(command: F) -> F:

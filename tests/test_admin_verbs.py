@@ -89,8 +89,8 @@ async def test_curl_can_do_what_the_console_does(office: Office) -> None:
         ("POST", "/users/list", b"[]", 400, "invalid_request"),
         ("POST", "/users/list", b"{", 400, "invalid_request"),
         ("POST", "/users/show", b'{"user":"nobody@example.org"}', 404, "user_unknown"),
-        ("GET", "/users/list", b"", 405, "internal_error"),
-        ("POST", "/watch", b"", 405, "internal_error"),
+        ("GET", "/users/list", b"", 405, "method_not_allowed"),
+        ("POST", "/watch", b"", 405, "method_not_allowed"),
     ],
 )
 async def test_a_wrong_question_is_refused_in_words(

@@ -1,13 +1,15 @@
 """The watch stream over the real socket: what changes in the daemon arrives, and nobody who watches can hold it up."""
 
 import asyncio
+import logging
 import socket
-from collections.abc import AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 
 import msgspec
 import pytest
+from tornado.iostream import StreamClosedError
 
 from common import paths, protocol
 from common.protocol import Goodbye, Hello, KeysIssue, Message, Snapshot, UsersAdd, UserTarget
@@ -195,3 +197,33 @@ def test_reconnecting_waits_longer_each_time_but_not_for_ever() -> None:
     first = [next(waits) for _ in range(12)]
     assert 0.125 <= first[0] <= 0.25
     assert all(5.0 <= wait <= 10.0 for wait in first[-3:])
+
+
+async def test_a_reader_that_leaves_is_no_error(
+    office: Office, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However its departure comes out of the handler, in the middle of an answer nothing is logged about it."""
+    ended: list[BaseException | None] = []
+
+    @contextmanager
+    def watched(_: object) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as error:
+            ended.append(error)
+            raise
+
+    monkeypatch.setattr("daemon.admin.server._Handler.ending_with_client", watched)
+    reader, writer = await asyncio.open_unix_connection(str(office.socket))
+    writer.write(b"GET /watch HTTP/1.0\r\n\r\n")
+    await reader.readuntil(b"snapshot")
+    writer.close()
+    await writer.wait_closed()
+    for number in range(50):
+        await office.ask(protocol.USERS_ADD, UsersAdd(f"joe{number}@example.org"))
+        if ended:
+            break
+    await until(lambda: bool(ended))
+    await office.ask(protocol.STATUS, protocol.Nothing())  # what the handler does about it is done by then
+    assert isinstance(ended[0], StreamClosedError)
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []

@@ -189,8 +189,25 @@ async def test_limits_as_the_contract_spells_them(office: Office) -> None:
     row = await office.json("limits", "clear", "ana@example.org")
     assert row["concurrency"] is None
     result = await office.cli("limits", "show", "planet:earth")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "planet:earth" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "audit search state:bogus",
+        "audit verify --expect nonsense",
+        "limits set bogus:x --concurrency 1",
+        "limits set address:bad --concurrency 1",
+        "keys issue ana@example.org --label x --address bogus",
+    ],
+)
+async def test_a_value_that_cannot_be_is_wrong_usage(office: Office, words: str) -> None:
+    """Exit 2, whether the program or the daemon finds it out; the value is named."""
+    result = await office.cli(*words.split())
+    assert result.exit_code == 2, result.stderr
+    assert any(word in result.stderr for word in ("bogus", "nonsense", "bad"))
 
 
 async def test_models_and_upstreams(office: Office) -> None:
@@ -286,7 +303,7 @@ async def test_the_audit_is_searched_and_read(office: Office) -> None:
     assert (exchange["prompt"], exchange["response"]) == ("Why?", "Why not?")
     text = (await office.done("audit", "show", str(rows[0]["log_id"]))).stdout
     assert "[user]\n  Why?\n[answer]\n  Why not?\n" in text
-    assert (await office.cli("audit", "search", "state:splendid")).exit_code == 1
+    assert (await office.cli("audit", "search", "state:splendid")).exit_code == 2
     assert (await office.cli("audit", "show", "nosuch")).exit_code == 1
 
 
@@ -352,7 +369,7 @@ async def test_verify_says_intact_and_exits_with_what_it_found(office: Office) -
     assert "intact" in (await office.done("audit", "verify")).stdout
     kept = f"{report['head_seq']}:{'0' * 64}"
     assert (await office.cli("audit", "verify", "--expect", kept)).exit_code == 1
-    assert (await office.cli("audit", "verify", "--expect", "x")).exit_code == 1
+    assert (await office.cli("audit", "verify", "--expect", "x")).exit_code == 2
 
 
 async def test_status_doctor_selftest(office: Office) -> None:

@@ -45,6 +45,27 @@ def test_a_stale_socket_is_recognised(tmp_path: Path) -> None:
     assert "stale" in result.stderr
 
 
+def test_a_file_that_is_no_socket_is_called_so(tmp_path: Path) -> None:
+    """Nobody should look for a daemon, or think that ours was there, because of a wrong path."""
+    path = tmp_path / "notes.txt"
+    path.write_text("x")
+    result = run("--socket", str(path), "status")
+    assert result.exit_code == 3
+    assert f"{path} is no socket" in result.stderr
+    assert "stale" not in result.stderr
+
+
+def test_a_configuration_is_checked_by_its_name(tmp_path: Path) -> None:
+    """`config check FILE`, as docs/configuration.md says, and `--config FILE`; both at once are wrong usage."""
+    file = tmp_path / "wrong.toml"
+    file.write_text("[nonsense]\n")
+    for words in ([str(file)], ["--config", str(file)]):
+        result = run("config", "check", *words)
+        assert result.exit_code == 1
+        assert "nonsense" in result.stderr
+    assert run("config", "check", str(file), "--config", str(file)).exit_code == 2
+
+
 WHOLE = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
 
 

@@ -131,11 +131,15 @@ def config() -> None:
 
 
 @config.command()
+@click.argument("named", metavar="[FILE]", required=False)
 @click.option("--config", "file", metavar="FILE", help="Configuration file; otherwise the one a daemon would read.")
 @click.option("--data", metavar="DIR", help="Data folder, which may hold a gatelodge.toml.")
 @json_option
-def check(file: str | None, data: str | None, as_json: bool) -> None:
+def check(named: str | None, file: str | None, data: str | None, as_json: bool) -> None:
     """Check a configuration as the daemon would at its start. Needs no daemon."""
+    if named is not None and file is not None:
+        raise click.UsageError("name one file: FILE or --config FILE")
+    file = named if file is None else file
     arguments = ["--check"]
     if file is not None:
         arguments += ["--config", file]

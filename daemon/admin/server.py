@@ -147,10 +147,23 @@ class _Handler(RequestHandler):
         finally:
             self._task = None
 
+    def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
+        error = kwargs.get("exc_info", (None, None, None))[1]
+        if self._headers_written and isinstance(error, iostream.StreamClosedError | asyncio.CancelledError):
+            # Nobody is there to be told, and that is no error: Tornado would log one.
+            if not self._finished:
+                self.finish()
+            return
+        super().send_error(status_code, **kwargs)
+
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         error = kwargs.get("exc_info", (None, None, None))[1]
         if isinstance(error, HTTPError):
-            error = GatewayError(f"the admin socket has no such route or method ({status_code})", status=status_code)
+            error = GatewayError(
+                f"the admin socket has no such route or method ({status_code})",
+                status=status_code,
+                code="method_not_allowed" if status_code == 405 else "invalid_request",
+            )
         if not isinstance(error, GatewayError):
             error = GatewayError("the daemon failed on this request; its log tells more")
         self.set_status(error.status)
