@@ -455,7 +455,7 @@ class LiveRow(Message):
 
 
 class CancelRequest(Request):
-    """`cancel ID`."""
+    """`cancel ID`: the id, or a beginning of at least 8 characters that no other live request has."""
 
     request_id: str
 

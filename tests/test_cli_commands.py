@@ -245,6 +245,24 @@ async def test_what_runs_is_shown_and_ended(office: Office) -> None:
     assert (await office.cli("cancel", "nosuch")).exit_code == 1
 
 
+async def test_a_narrow_terminal_shows_what_cancel_takes(office: Office) -> None:
+    """80 columns: the request comes first, by the beginning of its id, and that beginning is enough to end it."""
+    office.gate.upstream.next(stall_after(1, asyncio.Event()))
+    chat = asyncio.create_task(office.gate.chat(stream=True))
+    await until(lambda: any(each.phase == "run" for each in office.gate.house.gate.live()))
+    (exchange,) = office.gate.house.gate.live()
+    text, _ = await asyncio.to_thread(_on_a_terminal, office, ["live"], "", 80)
+    header, line = text.splitlines()
+    assert header.split() == ["REQUEST", "STATE", "ELAPSED", "PIECES", "SENT", "USER", "MODEL"]
+    assert "ana@example.org" in line
+    beginning = line.split()[0]
+    assert exchange.request_id.startswith(beginning)
+    assert (await office.cli("cancel", beginning[:7])).exit_code == 1, "too short to be sure"
+    assert (await office.json("cancel", beginning)) == {"request_id": exchange.request_id, "cancelled": True}
+    await chat
+    assert office.recorded()[-1]["target"] == f"request:{exchange.request_id}"
+
+
 async def test_live_watch_waits_for_a_daemon_that_it_has_seen(office: Office) -> None:
     """A goodbye is told and the stream is opened again; hostile rows are escaped in it."""
     await office.done("users", "notes", "ana@example.org", HOSTILE)

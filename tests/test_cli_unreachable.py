@@ -16,7 +16,8 @@ from click.testing import CliRunner, Result
 
 from common import paths
 from console.__main__ import cli
-from console.client import why_unreachable
+from console.client import Unreachable, why_unreachable
+from console.commands.live import _Outage
 from tests.rigs.engine import ROOT
 
 
@@ -254,3 +255,21 @@ def test_the_doctor_works_without_a_daemon(tmp_path: Path) -> None:
     assert lines[0].startswith("error    daemon")
     assert any(line.startswith("ok       clock") for line in lines)
     assert paths.lock_file(data).exists() is False, "looking changes nothing"
+
+
+def test_an_outage_is_told_once(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """`live --watch` retries for as long as it takes: one line, replaced on a terminal; each outage anew."""
+    outage = _Outage()
+    for _ in range(3):
+        outage.tell(Unreachable("no daemon"))
+    assert capsys.readouterr().err == "no daemon; trying again\n"
+    outage.end()
+    outage.tell(Unreachable("no daemon"))
+    assert capsys.readouterr().err == "no daemon; trying again\n"
+    outage.end()
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    for _ in range(3):
+        outage.tell(Unreachable("no daemon" * 100))
+    told = capsys.readouterr().err
+    assert "\n" not in told
+    assert told.count("\r") == 3
