@@ -5,11 +5,20 @@ Rule: what is reported of it was read back from the disk after it got its name.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import secrets
 from collections.abc import Iterable
 from pathlib import Path
+
+
+def check_place(path: Path) -> None:
+    """OSError where `write_whole` could not put a file there: before much is asked for that has no place."""
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    os.close(folder)
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path.parent))
 
 
 def write_whole(path: Path, pieces: Iterable[bytes]) -> tuple[str, int]:

@@ -15,8 +15,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from common.protocol import AuditRow
 from common.untrusted import csv_uncell, is_unsafe
+from console.__main__ import cli
+from console.commands.audit import _cells, _columns
+from daemon.exchange import EndState
 from tests.rigs.engine import ROOT
 from tests.rigs.gatehouse import MODEL
 from tests.rigs.office import Office, open_office
@@ -340,6 +345,43 @@ async def test_a_refusal_is_listed_with_its_reason_and_can_be_read(office: Offic
     assert office.recorded()[-1]["target"] == f"log:{row['log_id']}"
 
 
+async def test_an_embedding_is_told_in_words(office: Office) -> None:
+    """Nobody reads numbers by the thousand; --json has them all."""
+    response = await office.gate.post("/api/embed", {"model": MODEL, "input": ["one", "two"]})
+    assert response.status_code == 200
+    vectors = response.json()["embeddings"]
+    request_id = response.headers["x-request-id"]
+    text = (await office.done("audit", "show", request_id)).stdout
+    words = f"{len(vectors)} vector{'s' if len(vectors) > 1 else ''} of {len(vectors[0])} numbers"
+    assert text.endswith(f"[answer]\n  {words}\n")
+    assert (await office.json("audit", "show", request_id))["answer"]["embeddings"] == vectors
+
+
+async def test_the_columns_of_a_search_stay_in_their_place(office: Office) -> None:
+    """Every end state is readable, a long address shifts nothing, a long prompt is bounded in a pipe, too."""
+    row = AuditRow(
+        **dict.fromkeys(("request_id", "client_label", "address", "route", "upstream"), ""),
+        **dict.fromkeys(("key", "error", "tokens_in", "tokens_out", "admitted", "seated", "first_byte", "ended")),
+        **dict.fromkeys(("timestamp", "received"), "2026-01-31T09:05:07Z"),
+        log_id=1,
+        user="somebody.with.a.very.long.name@department.example.org",
+        model="a-model-with-a-very-long-name:70b-instruct",
+        state=None,
+        prompt="Why? " * 40,
+    )
+    for width in (80, 120):
+        columns = _columns(width)
+        start = columns.header().index("PROMPT")
+        for state in EndState:
+            row.state = state.value
+            line = columns.line(_cells(row, short=columns.is_narrow))
+            assert state.value in line
+            assert line[start - 1 :].startswith(" Why?")
+            assert len(line.rstrip("\n")) <= width
+    piped = _columns(None).line(_cells(row, short=False))
+    assert piped.count("Why?") == 20
+
+
 async def test_an_export_to_a_file_is_verified(office: Office, tmp_path: Path) -> None:
     """Row 53, T4: written with the caller's rights, 0600, read back; the report has its digest; then deletion works."""
     await office.gate.chat()
@@ -377,6 +419,8 @@ async def test_a_file_that_cannot_be_written_is_a_sentence(office: Office, tmp_p
     result = await office.cli("audit", "export", "--output", str(tmp_path / "absent" / "x.csv"))
     assert result.exit_code == 1
     assert "cannot write" in result.stderr and "absent" in result.stderr
+    words = ["--socket", str(tmp_path / "none.sock"), "audit", "export", "--output", str(tmp_path / "absent" / "x.csv")]
+    assert CliRunner().invoke(cli, words).exit_code == 1, "the daemon is not asked before there is a place"
 
 
 async def test_verify_says_intact_and_exits_with_what_it_found(office: Office) -> None:

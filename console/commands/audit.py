@@ -25,11 +25,13 @@ from common.protocol import (
 )
 from common.untrusted import clean_block
 from console.command import Failed, Moment, Session, completes, json_option, pass_session, print_json, say
-from console.files import write_whole
+from console.files import check_place, write_whole
 from console.filters import read_filter
-from console.tables import FixedColumns, block, fields, moment, terminal_width
+from console.tables import FixedColumns, block, cut, fields, moment, terminal_width
 
 REFUSED = "refused"  # the state of a record of refusals
+LONGEST_STATE = 18  # credential_revoked, cancelled_by_admin, timeout_first_byte
+LONGEST_PROMPT = 100  # columns of it in a list that nothing else bounds
 WIDE = 110  # columns of a terminal from which tokens are shown, too
 
 
@@ -106,6 +108,11 @@ def export(
     """
     if as_json and output is None:
         raise click.UsageError("--json is the report on a file: add --output FILE")
+    if output is not None:
+        try:
+            check_place(output)
+        except OSError as error:
+            raise Failed(f"cannot write {output}: {error.strerror or error}") from error
     question = AuditExport(user=user, since=since, until=until, format=form)
     with session.client.download(protocol.AUDIT_EXPORT, question) as download:
         if output is None:
@@ -163,9 +170,17 @@ def _print_rows(rows: Iterable[AuditRow]) -> None:
 def _columns(width: int | None) -> FixedColumns:
     """Without tokens, and with short times, where the terminal is narrow."""
     if width is not None and width < WIDE:
-        narrow = [("LOG_ID", 6), ("RECEIVED", 14), ("STATE", 8), ("USER", 12), ("MODEL", 12), ("PROMPT", 0)]
+        narrow = [("LOG_ID", 6), ("RECEIVED", 14), ("STATE", LONGEST_STATE), ("USER", 10), ("MODEL", 10), ("PROMPT", 0)]
         return FixedColumns(narrow, width=width, is_narrow=True)
-    wide = [("LOG_ID", 8), ("RECEIVED", 20), ("STATE", 12), ("USER", 20), ("MODEL", 20), ("IN", 5), ("OUT", 5)]
+    wide = [
+        ("LOG_ID", 8),
+        ("RECEIVED", 20),
+        ("STATE", LONGEST_STATE),
+        ("USER", 20),
+        ("MODEL", 20),
+        ("IN", 5),
+        ("OUT", 5),
+    ]
     return FixedColumns([*wide, ("PROMPT", 0)], width=width, is_narrow=False)
 
 
@@ -174,6 +189,7 @@ def _cells(row: AuditRow, *, short: bool) -> list[Any]:
     first = [row.log_id, received[5:-1] if short else received, row.state or "running", row.user, row.model]
     # What was refused has no prompt in the audit: why it was refused is what one looks for.
     words = row.error if row.state == REFUSED and row.error else row.prompt
+    words = cut(words, LONGEST_PROMPT)
     return [*first, words] if short else [*first, row.tokens_in, row.tokens_out, words]
 
 
@@ -230,7 +246,17 @@ def _print_exchange(answer: AuditExchange) -> None:
             click.echo(block(clean_block(f"[{role}]"), _words(message)), nl=False)
     else:
         click.echo(block("[prompt]", answer.prompt), nl=False)
-    click.echo(block("[answer]", answer.response), nl=False)
+    click.echo(block("[answer]", _vectors(answer.answer) or answer.response), nl=False)
+
+
+def _vectors(answer: Any) -> str | None:
+    """What an embedding is to a person, who cannot read numbers by the thousand; None of any other answer."""
+    if not isinstance(answer, dict):
+        return None
+    vectors = answer.get("embeddings", [answer.get("embedding")])
+    if not isinstance(vectors, list) or not vectors or not all(isinstance(vector, list) for vector in vectors):
+        return None
+    return f"{len(vectors)} vector{'' if len(vectors) == 1 else 's'} of {len(vectors[0])} numbers"
 
 
 def _words(message: Any) -> str:
