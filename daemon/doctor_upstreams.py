@@ -160,7 +160,8 @@ def _greeting(upstream: UpstreamConfig) -> str:
         raise ValueError(f"{path} gives no {field}")
     if upstream.kind == "ollama":
         return f"Ollama {document['version']}"
-    return f"{len(document['data'])} models"
+    count = len(document["data"])
+    return f"{count} model{'' if count == 1 else 's'}"
 
 
 def _kind(upstream: UpstreamConfig) -> str:

@@ -1,5 +1,6 @@
 """The doctor: each thing that can be wrong with an installation is found, named, and comes with what to do."""
 
+import asyncio
 import datetime
 import json
 import os
@@ -80,6 +81,15 @@ async def test_an_ollama_that_answers_is_told_with_its_version() -> None:
     of_upstream = [finding for finding in findings if finding.subject == "upstream gpu"]
     assert "Ollama 0.9" in only(of_upstream, "ok").message
     assert "probe gpu" in only(of_upstream, "note").advice
+
+
+async def test_one_model_is_told_in_the_singular() -> None:
+    """An OpenAI-compatible server is told with the number of its models."""
+    for models, words in ((("one",), "answers: 1 model"), (("one", "two"), "answers: 2 models")):
+        async with ScriptedUpstream(models=models) as upstream:
+            config = UpstreamConfig(name="gpu", kind="openai", url=upstream.url)
+            findings = await asyncio.to_thread(list, examine_upstream(config, probed=2))
+        assert only(findings, "ok").message.endswith(words)
 
 
 def test_an_ollama_that_listens_wider_than_localhost_is_found() -> None:

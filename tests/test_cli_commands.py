@@ -14,6 +14,7 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
@@ -359,16 +360,14 @@ async def test_an_embedding_is_told_in_words(office: Office) -> None:
 
 async def test_the_columns_of_a_search_stay_in_their_place(office: Office) -> None:
     """Every end state is readable, a long address shifts nothing, a long prompt is bounded in a pipe, too."""
-    row = AuditRow(
-        **dict.fromkeys(("request_id", "client_label", "address", "route", "upstream"), ""),
-        **dict.fromkeys(("key", "error", "tokens_in", "tokens_out", "admitted", "seated", "first_byte", "ended")),
-        **dict.fromkeys(("timestamp", "received"), "2026-01-31T09:05:07Z"),
-        log_id=1,
-        user="somebody.with.a.very.long.name@department.example.org",
-        model="a-model-with-a-very-long-name:70b-instruct",
-        state=None,
-        prompt="Why? " * 40,
-    )
+    given = dict.fromkeys(AuditRow.__struct_fields__, "") | {
+        **dict.fromkeys(("log_id", "tokens_in", "tokens_out"), 1),
+        "received": "2026-01-31T09:05:07Z",
+        "user": "somebody.with.a.very.long.name@department.example.org",
+        "model": "a-model-with-a-very-long-name:70b-instruct",
+        "prompt": "Why? " * 40,
+    }
+    row = msgspec.convert(given, AuditRow)
     for width in (80, 120):
         columns = _columns(width)
         start = columns.header().index("PROMPT")
