@@ -21,16 +21,24 @@ def keep_segment(conn: sqlite3.Connection, request_id: str, data: bytes) -> None
 
 def take_segments(conn: sqlite3.Connection, request_id: str) -> list[bytes]:
     """Remove and return what was kept of an answer, in order; a segment that the disk damaged is left out."""
-    segments = segments_of(conn, request_id)
-    conn.execute("DELETE FROM partial WHERE request_id = ?", (request_id,))
-    return segments
+    kept = _kept(conn, request_id)
+    if kept:  # most answers are too short to have any
+        conn.execute("DELETE FROM partial WHERE request_id = ?", (request_id,))
+    return _read(kept)
 
 
 def segments_of(conn: sqlite3.Connection, request_id: str) -> list[bytes]:
     """What was kept of an answer so far, in order."""
-    rows = conn.execute("SELECT data FROM partial WHERE request_id = ? ORDER BY n", (request_id,))
+    return _read(_kept(conn, request_id))
+
+
+def _kept(conn: sqlite3.Connection, request_id: str) -> list[tuple[bytes]]:
+    return conn.execute("SELECT data FROM partial WHERE request_id = ? ORDER BY n", (request_id,)).fetchall()
+
+
+def _read(kept: list[tuple[bytes]]) -> list[bytes]:
     segments = []
-    for (data,) in rows:
+    for (data,) in kept:
         # Recovery must come through, whatever lies here: a start that fails on one row would fail for ever.
         with suppress(zlib.error):
             segments.append(zlib.decompress(data))
