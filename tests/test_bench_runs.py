@@ -84,8 +84,8 @@ def test_the_table_holds_medians_ratios_and_what_was_added() -> None:
         streams=500,
     ).splitlines()
     assert table[0].split() == ["upstream", "nginx", "gatelodge", "x", "nginx", "x", "upstream", "demand", "aim"]
-    (cpu,) = (line for line in table if line.startswith("CPU per small request, us"))
-    assert cpu.split()[5:10] == ["10.0", "20.0", "200.0", "10.0", "20.0"]
+    (cpu,) = (line for line in table if line.startswith("CPU per small request, 64 at once, us"))
+    assert cpu.split()[8:13] == ["10.0", "20.0", "200.0", "10.0", "20.0"]
     (first,) = (line for line in table if "p50" in line and "first token" in line)
     assert first.split()[-6:-3] == ["0.50", "3.00", "<="]
     assert not any("chunk" in line for line in table), "what was not measured has no row"

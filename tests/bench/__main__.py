@@ -52,8 +52,9 @@ class Plan(msgspec.Struct, frozen=True):
     def specs(self) -> dict[str, dict[str, float | bool | str]]:
         """The measurements by name; what each tells the load."""
         every: dict[str, dict[str, float | bool | str]] = {
-            "requests": {"row": "requests", "whole": True},
-            "requests_streamed": {"row": "requests"},
+            "requests": {"row": "requests", "whole": True, "connections": 64},
+            "requests_streamed": {"row": "requests", "connections": 64},
+            "requests_few": {"row": "requests", "whole": True, "connections": 8},
             "streams": {"row": "streams", "streams": 20, "rate": 100.0},
             "streams_many": {"row": "streams", "streams": self.streams, "rate": 20.0},
             "first_token": {"row": "first_token", "rate": 20.0},

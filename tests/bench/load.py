@@ -23,7 +23,6 @@ from tests.bench.upstream import MODEL
 _AGE = re.compile(rb'"content":"(\d+)"},"done":false')
 _LAST = b'"done":true'
 _LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
-CONNECTIONS = 16  # of the row of small requests: each asks again as soon as it is answered
 WARM_UP = 0.3  # seconds before the measured time
 PATIENCE = 20.0  # seconds for what should have come long ago
 OPENED_A_SECOND = 250
@@ -40,6 +39,7 @@ class Spec(msgspec.Struct):
     seconds: float
     core: int | None = None
     whole: bool = False
+    connections: int = 0  # of small requests: each asks again as soon as it is answered
     streams: int = 0
     rate: float = 0.0  # chunks a second and stream; requests a second
 
@@ -155,7 +155,7 @@ async def requests(spec: Spec) -> Result:
         await asyncio.gather(*driving)
         result.units = units
 
-    driving = [asyncio.create_task(drive()) for _ in range(CONNECTIONS)]
+    driving = [asyncio.create_task(drive()) for _ in range(spec.connections)]
     await measure()
     return result
 
