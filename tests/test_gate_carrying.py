@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import socket
@@ -23,7 +24,7 @@ from tests.rigs.certificates import make_certificate
 from tests.rigs.gatehouse import QUESTION, Gatehouse, RawClient, gatehouse
 from tests.rigs.scripted_upstream import ScriptedUpstream
 from tests.rigs.until import until
-from tests.rigs.upstream_behaviours import chunks
+from tests.rigs.upstream_behaviours import chunks, stall_before_headers
 
 
 @pytest.fixture(params=["plain", "tls"])
@@ -138,7 +139,7 @@ async def test_what_waits_is_not_overtaken_though_the_socket_has_room_again() ->
     client = ClientStream(
         HTTP1Connection(stream, False), RequestStartLine("POST", "/api/chat", "HTTP/1.1"), HTTPHeaders(), []
     )
-    client.begin("text/plain", {})
+    client.begin("text/plain", {}, status=499)  # in no RFC
     first = client.send(b"x" * 4_000_000)
     assert first is not None
     said = far.recv(1_000_000)
@@ -152,6 +153,7 @@ async def test_what_waits_is_not_overtaken_though_the_socket_has_room_again() ->
     while more := await asyncio.get_running_loop().sock_recv(far, 1_000_000):
         said += more
     far.close()
+    assert said.startswith(b"HTTP/1.1 499 Unknown\r\n")
     assert said.endswith(b"x\r\n4\r\nlate\r\n")
 
 
@@ -188,6 +190,19 @@ async def test_a_failure_that_nobody_foresaw_is_500_under_its_id(
         await client.send(request(gate, "Connection: close"))
         assert (await client.read_all()).startswith(b"HTTP/1.1 200 ")
         await asyncio.wait_for(gate.house.answered.wait(), 5)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_departure_is_no_failure(gate: Gatehouse, stream: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody is answered, nothing is logged but the exchange, and the gate may stop: no answer is under way."""
+    async with connected(gate) as client:
+        gate.upstream.next(stall_before_headers(asyncio.Event()))
+        await client.send(request(gate, stream=stream))
+        await until(lambda: gate.upstream.inference)
+    await until(lambda: not gate.house.gate.live())
+    await asyncio.wait_for(gate.house.answered.wait(), 5)
+    gc.collect()
+    assert [each.getMessage() for each in caplog.records if each.levelno > logging.INFO] == []
 
 
 async def test_a_body_that_does_not_come_is_408(gate: Gatehouse, monkeypatch: pytest.MonkeyPatch) -> None:

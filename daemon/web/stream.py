@@ -17,8 +17,6 @@ from tornado.http1connection import HTTP1Connection
 from tornado.httputil import HTTPHeaders, RequestStartLine
 from tornado.iostream import SSLIOStream, StreamClosedError
 
-_STATUS_LINES = {status: f"HTTP/1.1 {status} {words}\r\n" for status, words in responses.items()}
-
 
 class ClientStream:
     """Writes one answer to one client: `begin`, `send` as often as needed, `finish`."""
@@ -45,7 +43,9 @@ class ClientStream:
     def begin(self, content_type: str, headers: dict[str, str], status: int = 200) -> None:
         """Prepare the head; it leaves with the first piece."""
         lines = [("Content-Type", content_type), ("Date", _date(int(time.time()))), *self._fixed, *headers.items()]
-        self._head = _STATUS_LINES[status] + "".join([f"{name}: {value}\r\n" for name, value in lines])
+        # An upstream may answer with a status that no RFC knows.
+        first = f"HTTP/1.1 {status} {responses.get(status, 'Unknown')}\r\n"
+        self._head = first + "".join([f"{name}: {value}\r\n" for name, value in lines])
         if self._head.count("\n") != len(lines) + 1 or self._head.count("\r") != len(lines) + 1:
             raise ValueError("a header holds a line break")
 
