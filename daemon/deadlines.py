@@ -1,6 +1,7 @@
 """The deadlines of an exchange at its upstream: first byte, idle, total. (Connecting is the pool's.)
 
-Rule: one timer an exchange; a piece that arrives only notes the time, it never moves the timer.
+Rule: one timer an exchange, which is set and cancelled once where the exchange is short; a piece that arrives only
+notes the time, it never moves the timer.
 """
 
 from __future__ import annotations
@@ -31,9 +32,7 @@ class Watch:
     def touch(self) -> None:
         """Something arrived, or the client took something."""
         self._last = self._loop.time()
-        if self._first:
-            self._first = False
-            self._arm()
+        self._first = False
 
     def stop(self) -> None:
         if self._timer is not None:
@@ -45,9 +44,9 @@ class Watch:
 
     def _arm(self) -> None:
         # Re-arming on every piece would cost more than the piece: the timer looks again when the last known patience
-        # ends, and only the first piece, which shortens the patience, moves it.
-        self.stop()
-        self._timer = self._loop.call_at(min(self._last + self._patience(), self._total_at), self._look)
+        # ends. The first piece may shorten that, so it never looks later than the shorter of both from now.
+        soon = self._loop.time() + min(self._deadlines.first_byte, self._deadlines.idle)
+        self._timer = self._loop.call_at(min(self._last + self._patience(), soon, self._total_at), self._look)
 
     def _look(self) -> None:
         now = self._loop.time()

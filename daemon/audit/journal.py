@@ -96,7 +96,7 @@ class Journal:
         self._opening.add(exchange.request_id)
         # In one step, whoever still waits: an exchange that is opened has its number or counts as being opened.
         opening.add_done_callback(partial(self._opened, exchange))
-        await asyncio.wait({opening}, timeout=self._patience - (time.monotonic() - started))
+        await _until_done(opening, self._patience - (time.monotonic() - started))
         if not opening.done():
             self._close_late(exchange, EndState.REFUSED, "recording the request took too long")
             raise self._too_slow()
@@ -290,6 +290,24 @@ class Journal:
             code="not_recorded",
             retry_after=5,
         )
+
+
+async def _until_done(future: asyncio.Future[Any], seconds: float) -> None:
+    """Wait for `future`, at most so long. As `asyncio.wait`, for one future and half the price."""
+    loop = asyncio.get_running_loop()
+    waiter = loop.create_future()
+
+    def wake(_: object = None) -> None:
+        if not waiter.done():
+            waiter.set_result(None)
+
+    timer = loop.call_later(seconds, wake)
+    future.add_done_callback(wake)
+    try:
+        await waiter
+    finally:
+        timer.cancel()
+        future.remove_done_callback(wake)
 
 
 # --- what runs in the store's threads ---

@@ -55,6 +55,7 @@ class GateServer(HTTPServer):
             ssl_options=ssl_options,
             max_header_size=2 * MAX_HEADER_BYTES,  # up to there it is answered, beyond it the connection is cut
             body_timeout=None,
+            chunk_size=16 * 1024,  # of a read: a buffer of that size is cleared for each, however short the request
             max_body_size=MAX_BLOB,
             max_buffer_size=config.server.max_body + 1024 * 1024,
         )
