@@ -196,6 +196,20 @@ class UsersApprove(Request):
     who: str
 
 
+class UsersDiscard(Request):
+    """`users discard CODE`: one pending registration is refused."""
+
+    code: str
+
+
+class UserDiscarded(Message):
+    """Which entry was refused; its address may register again."""
+
+    code: str
+    email: str
+    discarded: bool
+
+
 class OneTimePassword(Message):
     """`users reset-password`: shown this once."""
 
@@ -281,6 +295,7 @@ class KeysRotate(Request):
 
     id: str
     grace_seconds: int = 0
+    version: int | None = None  # only if nobody changed the key since
 
 
 class RotatedKey(Message):
@@ -292,9 +307,10 @@ class RotatedKey(Message):
 
 
 class KeyTarget(Request):
-    """One key, by id."""
+    """One key, by id; with `version` only if nobody changed the key since."""
 
     id: str
+    version: int | None = None
 
 
 # -- limits -----------------------------------------------------------------------------------------------------------
@@ -317,18 +333,92 @@ class LimitValues(Message):
     concurrency: int | Unlimited | None = None
 
 
+class LimitUse(Message):
+    """One limit of one target, and how much of it is used now."""
+
+    target: str  # whose: of the limits of `default`, the user
+    limit: str  # one of LIMIT_FIELDS
+    used: int
+    max: int
+    frees_at: str | None  # when some of what is used comes back; None: nothing is used, or (concurrency) nobody knows
+
+
 class LimitRow(LimitValues, kw_only=True):
-    """A target's own limits, and for a user those in force (its own, else the default's)."""
+    """A target's own limits, for a user those in force (its own, else the default's), and what of them is used now.
+
+    `use` is empty for `default`, which every user has by itself: `limits/use` tells of each.
+    """
 
     target: str
     effective: LimitValues | None = None
+    use: list[LimitUse] = []
 
 
-class LimitsSet(Request):
-    """`limits set TARGET --requests-per-minute N|unlimited …`: what is not named stays as it is."""
+class LimitsUse(Request):
+    """`limits use [TARGET]`: without a target, every limit of which something is used, the fullest first."""
+
+    target: str | None = None
+    most: int = 200
+
+
+class LimitsTry(Request):
+    """`limits try TARGET --requests-per-minute N … [--since 24h]`: what recorded traffic would have met.
+
+    `values` as for `limits/set`: what is not named stays as it is. `since`: a moment; None: 24 hours ago.
+    """
 
     target: str
     values: LimitValues
+    since: str | None = None
+
+
+class TriedUser(Message):
+    """What one user would have met."""
+
+    user: str
+    requests: int
+    refused: int
+    refused_now: int  # under the limits in force
+
+
+class TriedLimit(Message):
+    """How many one limit would have refused: of several that are full, the one that frees last."""
+
+    target: str
+    limit: str
+    refused: int
+
+
+class LimitsTried(Message):
+    """`limits/try`: the real windows, replayed over every request of the period that was admitted or met a full window.
+
+    Of refusals the journal knows how many there were in which minute: they are spread over what was left of it. One
+    that would have been admitted costs no tokens, as nobody knows how many. Seats, the queue and `concurrency`, which
+    never refuses, are not replayed.
+    """
+
+    target: str
+    since: str
+    until: str
+    requests: int
+    refused: int  # under the proposed limits
+    refused_now: int  # the same replay under the limits in force
+    refused_then: int  # what was really refused, as recorded
+    users: list[TriedUser]  # those with a refusal, most first
+    limits: list[TriedLimit]
+    complete: bool  # False: the replay ran out of time, and `until` is how far it came
+    seconds: float
+
+
+class LimitsSet(Request):
+    """`limits set TARGET --requests-per-minute N|unlimited …`: what is not named stays as it is.
+
+    `seen`: the target's own values as the administrator saw them; Conflict if they are others now.
+    """
+
+    target: str
+    values: LimitValues
+    seen: LimitValues | None = None
 
 
 class LimitTarget(Request):
@@ -358,6 +448,10 @@ class ModelRow(Message):
     modified: str | None
     loaded: bool | None  # None where the upstream does not tell
     default: bool
+    memory: int | None = None  # bytes that it takes while loaded
+    vram: int | None = None  # bytes of it on the GPU
+    expires: str | None = None  # when it is unloaded if nobody asks it
+    context: int | None = None  # tokens of context that it is loaded with
 
 
 class ModelTarget(Request):
@@ -384,6 +478,16 @@ class ModelDetail(Message):
     information: dict[str, Any]
 
 
+class ModelAccess(Message):
+    """`models access`: one way in which somebody may use the model. Addresses and expiry may narrow it further."""
+
+    user: str
+    by: Literal["login", "key"]
+    key: str | None  # its id
+    label: str
+    pattern: str | None  # the pattern of the key that lets the model in; None: every model
+
+
 class ModelDeleted(Message):
     """`models delete`."""
 
@@ -406,6 +510,11 @@ class UpstreamRow(Message):
     queued: int
     models: int | None
     probed_seats: int | None  # how many really run at once, where that was ever found out
+    drained: bool = False  # takes nothing new; what runs there goes on
+    latency_ms: float | None = None  # of the last look at its models
+    last_error: str | None = None  # how it failed last, though it may answer again
+    loaded: int | None = None  # models in its memory, as it last told; None: it was not asked, or does not tell
+    vram: int | None = None  # bytes that they take on the GPU
 
 
 class UpstreamTarget(Request):
@@ -452,6 +561,94 @@ class LiveRow(Message):
     first_byte: str | None
     chunks_out: int
     bytes_out: int
+    tokens_out: int = 0  # pieces so far, each about a token
+    tokens_per_second: float | None = None  # over the last few seconds; None: not known yet
+    piece_age: float | None = None  # seconds since the upstream's last piece; None: none came yet
+    estimated_wait: float | None = None  # seconds until it is seated, by recent exchanges
+
+
+EndedState = Literal[
+    "ok",
+    "client_left",
+    "upstream_error",
+    "timeout_connect",
+    "timeout_first_byte",
+    "timeout_idle",
+    "timeout_total",
+    "queue_timeout",
+    "cancelled_by_admin",
+    "user_disabled",
+    "credential_revoked",
+    "budget_spent",
+    "shutdown",
+    "refused",
+    "crashed",
+]
+
+
+class EndedRow(Message):
+    """An exchange that ended a moment ago, or (`count`) refusals of one caller for one reason.
+
+    `id` names the row on the watch stream: an exchange's request id, which was its live row's.
+    """
+
+    id: str
+    request_id: str  # empty for refusals, which have none
+    state: EndedState
+    error: str | None  # why; of refusals the limit or the reason
+    count: int  # 1; of refusals how many since `received`
+    user: str
+    key: str | None
+    client_label: str
+    address: str
+    route: str
+    model: str
+    upstream: str
+    received: str  # of refusals the first
+    ended: str  # of refusals the latest
+    elapsed: float  # seconds from received to ended
+    tokens_in: int | None
+    tokens_out: int | None
+    tokens_per_second: float | None  # out, from the first byte to the end
+
+
+class LiveTarget(Request):
+    """One live exchange, by request id or the beginning of it (as for `cancel`)."""
+
+    request_id: str
+
+
+class LiveExchange(Message):
+    """`live/show`: a running exchange with what it holds. That it was looked at is recorded."""
+
+    row: LiveRow
+    prompt: str  # the prompt, or the last user message, as text
+    messages: Any  # the whole request; None where it is larger than a megabyte
+    request_bytes: int  # about how large it is
+    options: dict[str, Any]  # what the request asks for besides: temperature, num_ctx, max_tokens …
+    answer: str  # so far, as text; its last 256 Ki characters
+    thinking: str
+    answer_cut: bool  # its beginning is left out
+    user_agent: str
+    model_asked: str
+    log_id: int | None  # None while it is being recorded
+    admitted: str
+    limits: list[LimitUse]  # every limit that it is under, the fullest first
+
+
+class LiveNews(Message):
+    """A message of `live/follow`, at most four a second: the first has `exchange`, the last `ended`.
+
+    `gained` and `thinking` are text to put behind what was shown. `skipped`: text was left out, as this viewer reads
+    too slowly or the answer is too fast; the audit has it whole.
+    """
+
+    exchange: LiveExchange | None = None
+    row: LiveRow | None = None
+    gained: str = ""
+    thinking: str = ""
+    skipped: bool = False
+    ended: EndedRow | None = None
 
 
 class CancelRequest(Request):
@@ -562,6 +759,69 @@ class AuditExchange(Message):
     erased: bool  # its bodies were erased
 
 
+class AuditPosition(Request):
+    """`audit position REQUEST_ID|LOG_ID`."""
+
+    id: str
+
+
+class ChainLink(Message):
+    """One record of the journal in the chain; hashes are hexadecimal."""
+
+    seq: int
+    event: str
+    at: str
+    previous: str  # hash of the record before
+    hash: str
+
+
+class ChainSeal(Message):
+    """The first signed checkpoint at or behind a record: nothing up to `seq` can change unnoticed."""
+
+    seq: int
+    hash: str
+    at: str
+    key: str  # which signing key
+
+
+class ChainPosition(Message):
+    """Where an exchange stands in the chain: its opening and its closing record, and what seals the later of them."""
+
+    log_id: int
+    request_id: str
+    links: list[ChainLink]
+    seal: ChainSeal | None  # None: not sealed yet
+    head_seq: int
+
+
+class AuditAdmin(Request):
+    """`audit admin [FILTER]… [--limit 50] [--before LOG_ID]`: what administrators did and looked at, newest first.
+
+    `verb` is a verb's beginning ("users", "audit show"); `target` contains; moments are ISO 8601.
+    """
+
+    actor: str | None = None
+    verb: str | None = None
+    target: str | None = None
+    since: str | None = None
+    until: str | None = None
+    limit: int = 50
+    before: int | None = None
+
+
+class AdminRecord(Message):
+    """One thing that somebody did on the admin socket (`via`), or the daemon itself."""
+
+    log_id: int
+    timestamp: str
+    actor: str
+    uid: int | None
+    via: str
+    verb: str
+    target: str
+    detail: dict[str, Any]
+
+
 class AuditExport(Request):
     """`audit export [--user EMAIL] [--since …] [--until …] [--format csv|jsonl]`."""
 
@@ -608,9 +868,61 @@ class VerifyReport(Message):
     problems: list[str]
 
 
+# -- usage ------------------------------------------------------------------------------------------------------------
+
+UsageBy = Literal["user", "model", "key", "client"]
+
+
+class UsageRequest(Request):
+    """`usage [--since 24h] [--until MOMENT] [--by user|model|key|client] [--top N] [--user EMAIL]`.
+
+    Counted is what was received from `since` (None: 24 hours ago) until `until` (None: now).
+    """
+
+    since: str | None = None
+    until: str | None = None
+    by: UsageBy = "user"
+    top: int = 20
+    user: str | None = None  # only this user's
+
+
+class UsageRow(Message):
+    """What was used, by whom or what. An exchange counts where it was received, with what it cost in the end."""
+
+    name: str
+    requests: int  # admitted
+    tokens_in: int
+    tokens_out: int
+    gpu_seconds: float  # from seat to end
+    ok: int
+    errors: int  # upstream_error, timeout_*, queue_timeout, shutdown, crashed
+    departures: int  # client_left
+    cut: int  # cancelled_by_admin, user_disabled, credential_revoked, budget_spent
+    refusals: int  # never admitted
+
+
+class UsageBucket(UsageRow, kw_only=True):
+    """A point of the time series; `name` is empty."""
+
+    start: str
+
+
+class Usage(Message):
+    """`usage`: everything together, the `top` rows by tokens out, what the others used, and the time series."""
+
+    since: str
+    until: str
+    by: UsageBy
+    total: UsageRow
+    rows: list[UsageRow]
+    others: UsageRow | None  # None: `rows` are all
+    bucket_seconds: int
+    series: list[UsageBucket]
+
+
 # -- the watch stream -------------------------------------------------------------------------------------------------
 
-Kind = Literal["live", "user", "registration", "key", "upstream"]
+Kind = Literal["live", "ended", "user", "registration", "key", "upstream"]
 
 
 class Totals(Message):
@@ -620,17 +932,21 @@ class Totals(Message):
     seats: int
     queued: int
     oldest_queued: str | None  # when the one that waits longest was received
+    tokens_per_second: float = 0.0  # out, of all that run
+    refused_last_minute: int = 0  # requests that met a full window, a full queue or a policy
+    ended_lately: int = 0  # exchanges that ended in the last five minutes
+    errors_lately: int = 0  # of them those that failed (as `UsageRow.errors`)
 
 
 class Named(Message):
-    """Which row: its kind, and its id (request_id, user id, registration code, key id, upstream name)."""
+    """Which row: its kind, and its id (request_id, EndedRow.id, user id, registration code, key id, upstream name)."""
 
     kind: Kind
     id: str
 
 
 class Changed(Named):
-    """A row as it is now; by its kind a LiveRow, UserRow, KeyRow or UpstreamRow (a registration's is a UserRow)."""
+    """A row as it is now; by its kind a LiveRow, EndedRow, UserRow (a registration, too), KeyRow or UpstreamRow."""
 
     row: msgspec.Raw
 
@@ -701,6 +1017,7 @@ USERS_LIST = Verb("users/list", UsersList, list[UserRow])
 USERS_SHOW = Verb("users/show", UserTarget, UserDetail)
 USERS_ADD = Verb("users/add", UsersAdd, UserAdded, changes=True)
 USERS_APPROVE = Verb("users/approve", UsersApprove, UserRow, changes=True)
+USERS_DISCARD = Verb("users/discard", UsersDiscard, UserDiscarded, changes=True)
 USERS_DISABLE = Verb("users/disable", UserTarget, UserRow, changes=True)
 USERS_ENABLE = Verb("users/enable", UserTarget, UserRow, changes=True)
 USERS_RESET_PASSWORD = Verb("users/reset-password", UserTarget, OneTimePassword, changes=True)
@@ -714,25 +1031,56 @@ KEYS_ROTATE = Verb("keys/rotate", KeysRotate, RotatedKey, changes=True)
 KEYS_REVOKE = Verb("keys/revoke", KeyTarget, KeyRow, changes=True)
 
 LIMITS_SHOW = Verb("limits/show", LimitsShow, list[LimitRow])
+LIMITS_USE = Verb("limits/use", LimitsUse, list[LimitUse])
+LIMITS_TRY = Verb("limits/try", LimitsTry, LimitsTried)
 LIMITS_SET = Verb("limits/set", LimitsSet, LimitRow, changes=True)
 LIMITS_CLEAR = Verb("limits/clear", LimitTarget, LimitRow, changes=True)
 
 MODELS_LIST = Verb("models/list", ModelsList, list[ModelRow])
 MODELS_SHOW = Verb("models/show", ModelTarget, ModelDetail)
+MODELS_ACCESS = Verb("models/access", ModelTarget, list[ModelAccess])
 MODELS_PULL = Verb("models/pull", ModelTarget, PullProgress, form="many", changes=True)
 MODELS_DELETE = Verb("models/delete", ModelTarget, ModelDeleted, changes=True)
 
 UPSTREAMS_LIST = Verb("upstreams/list", Nothing, list[UpstreamRow])
 UPSTREAMS_PROBE = Verb("upstreams/probe", UpstreamTarget, ProbeResult)
 UPSTREAMS_SEATS = Verb("upstreams/seats", UpstreamsSeats, UpstreamRow, changes=True)
+UPSTREAMS_DRAIN = Verb("upstreams/drain", UpstreamTarget, UpstreamRow, changes=True)
+UPSTREAMS_UNDRAIN = Verb("upstreams/undrain", UpstreamTarget, UpstreamRow, changes=True)
 
 LIVE = Verb("live", Nothing, list[LiveRow])
+LIVE_ENDED = Verb("live/ended", Nothing, list[EndedRow])
+LIVE_SHOW = Verb("live/show", LiveTarget, LiveExchange)
+LIVE_FOLLOW = Verb("live/follow", LiveTarget, LiveNews, form="many")
 CANCEL = Verb("cancel", CancelRequest, Cancelled, changes=True)
 
 AUDIT_SEARCH = Verb("audit/search", AuditSearch, AuditRow, form="many")
 AUDIT_SHOW = Verb("audit/show", AuditShow, AuditExchange)
+AUDIT_POSITION = Verb("audit/position", AuditPosition, ChainPosition)
+AUDIT_ADMIN = Verb("audit/admin", AuditAdmin, list[AdminRecord])
 AUDIT_EXPORT = Verb("audit/export", AuditExport, bytes, form="raw")
 AUDIT_EXPORTED = Verb("audit/exported", AuditExported, ExportReport, changes=True)
 AUDIT_VERIFY = Verb("audit/verify", AuditVerify, VerifyReport)
 
-VERBS: tuple[Verb[Any, Any], ...] = tuple(value for value in list(globals().values()) if isinstance(value, Verb))
+USAGE = Verb("usage", UsageRequest, Usage)
+
+_COMING = frozenset(  # agreed on, and not answered yet
+    {
+        "users/discard",
+        "limits/use",
+        "limits/try",
+        "models/access",
+        "upstreams/drain",
+        "upstreams/undrain",
+        "live/ended",
+        "live/show",
+        "live/follow",
+        "audit/position",
+        "audit/admin",
+        "usage",
+    }
+)
+
+VERBS: tuple[Verb[Any, Any], ...] = tuple(
+    value for value in list(globals().values()) if isinstance(value, Verb) and value.name not in _COMING
+)
