@@ -18,8 +18,9 @@ from typing import Any
 Log = list[tuple[Any, ...]]
 
 _OK = 0
-_OPEN = CFUNCTYPE(c_int, c_void_p, c_char_p, c_void_p, c_int, POINTER(c_int))
-_DELETE = CFUNCTYPE(c_int, c_void_p, c_char_p, c_int)
+# Names are passed on by their address: SQLite keeps a file's name for as long as it is open, and so does the VFS below.
+_OPEN = CFUNCTYPE(c_int, c_void_p, c_void_p, c_void_p, c_int, POINTER(c_int))
+_DELETE = CFUNCTYPE(c_int, c_void_p, c_void_p, c_int)
 _WRITE = CFUNCTYPE(c_int, c_void_p, c_void_p, c_int, c_int64)
 _TRUNCATE = CFUNCTYPE(c_int, c_void_p, c_int64)
 _SYNC = CFUNCTYPE(c_int, c_void_p, c_int)
@@ -92,10 +93,10 @@ class _Recorder:
             raise CannotRecord("SQLite did not take the VFS")
         _alive.append(self)
 
-    def open(self, _: int, name: bytes | None, file: int, flags: int, out_flags: Any) -> int:
+    def open(self, _: int, name: int | None, file: int, flags: int, out_flags: Any) -> int:
         result: int = self.default.contents.open(cast(self.default, c_void_p), name, file, flags, out_flags)
         if result == _OK and name is not None:
-            self.names[file] = Path(name.decode()).name
+            self.names[file] = _file_name(name)
             opened = cast(file, POINTER(_File)).contents
             address = cast(opened.methods, c_void_p).value
             assert address is not None
@@ -104,9 +105,9 @@ class _Recorder:
             opened.methods = ctypes.pointer(self.tables[address][1])
         return result
 
-    def delete(self, _: int, name: bytes, sync_folder: int) -> int:
+    def delete(self, _: int, name: int, sync_folder: int) -> int:
         result: int = self.default.contents.delete(cast(self.default, c_void_p), name, sync_folder)
-        self.log.append(("delete", Path(name.decode()).name))
+        self.log.append(("delete", _file_name(name)))
         return result
 
     def table(self, theirs: _Methods) -> _Methods:
@@ -127,6 +128,10 @@ class _Recorder:
         ours = _Methods.from_buffer_copy(theirs)
         ours.write, ours.truncate, ours.sync = _WRITE(write), _TRUNCATE(truncate), _SYNC(sync)
         return ours
+
+
+def _file_name(address: int) -> str:
+    return Path(string_at(address).decode()).name
 
 
 _alive: list[_Recorder] = []
