@@ -79,6 +79,8 @@ class DiskState(Message):
     total: int
     min_free: int
     database: int
+    growth_per_day: int | None = None  # by what happened in the last days; None: not watched for long enough yet
+    days_left: float | None = None  # until `min_free` is met at that growth; None: not known, or it does not grow
 
 
 class Status(Message):
@@ -920,9 +922,86 @@ class Usage(Message):
     series: list[UsageBucket]
 
 
+# -- jobs -------------------------------------------------------------------------------------------------------------
+
+JobKind = Literal["export", "verify", "retention"]
+JobState = Literal["queued", "running", "done", "failed", "cancelled"]
+
+
+class JobRow(Message):
+    """Work that belongs to the daemon and goes on when whoever asked for it has left.
+
+    Of what is running, `step` says what it does now and `done` of `total` how far it is, both in `unit`; the rate, a
+    second, is that of the step. `target` is what it is about in the words of a search (`user:ana@example.org state:ok`,
+    `until:2026-01-31T00:00:00.000000Z`), "everybody" where nothing narrows it.
+    """
+
+    id: int
+    kind: JobKind
+    state: JobState
+    actor: str  # the account that asked; "gatelodge" where it is the daily retention
+    target: str
+    format: Literal["csv", "jsonl"] | None  # of the file, where one is written
+    step: str  # "counting", "exporting", "reading back", "verifying", "erasing", "freeing space"; empty while queued
+    done: int
+    total: int | None  # None: not known yet
+    unit: Literal["exchanges", "records", "bytes", "parts", "pages"]
+    rate: float | None
+    eta_seconds: float | None  # of this step
+    path: str | None  # of the file, once it lies there whole
+    bytes: int | None
+    sha256: str | None
+    records: int | None  # exchanges in the file, or records verified
+    result: str  # what came of it, in words: "intact, 12 unsealed", "bodies of 1204 exchanges erased"
+    error: str | None  # why it failed
+    created: str
+    started: str | None
+    ended: str | None
+
+
+class JobsList(Request):
+    """`jobs list [--state STATE] [--limit 50]`: newest first."""
+
+    state: JobState | None = None
+    limit: int = 50
+
+
+class JobTarget(Request):
+    """One job, by its number."""
+
+    id: int
+
+
+class JobsExport(Request):
+    """`audit export --job FILTER…`: to a file in the daemon's folder of exports, verified there.
+
+    An export that nothing but `user` narrows lets the user be deleted.
+    """
+
+    filter: AuditFilter = msgspec.field(default_factory=AuditFilter)
+    format: Literal["csv", "jsonl"] = "csv"
+
+
+class JobsVerify(Request):
+    """`audit verify --job [--expect SEQ:HASH]`: `failed` where the journal is not intact, with the problems."""
+
+    expect: str | None = None
+
+
+class JobsRetention(Request):
+    """`audit retain [--before MOMENT] [--exported]`: export, verify, erase the bodies of what was received before then.
+
+    Without `before`, what the configuration says (`retention.days`). `exported`: write no file, erase what an export of
+    everybody's exchanges, verified before as JSONL, holds.
+    """
+
+    before: str | None = None
+    exported: bool = False
+
+
 # -- the watch stream -------------------------------------------------------------------------------------------------
 
-Kind = Literal["live", "ended", "user", "registration", "key", "upstream"]
+Kind = Literal["live", "ended", "user", "registration", "key", "upstream", "job"]
 
 
 class Totals(Message):
@@ -939,14 +1018,14 @@ class Totals(Message):
 
 
 class Named(Message):
-    """Which row: its kind, and its id (request_id, EndedRow.id, user id, registration code, key id, upstream name)."""
+    """Which row: its kind, and its id (request_id, EndedRow.id, user id, registration code, key id, upstream, job)."""
 
     kind: Kind
     id: str
 
 
 class Changed(Named):
-    """A row as it is now; by its kind a LiveRow, EndedRow, UserRow (a registration, too), KeyRow or UpstreamRow."""
+    """A row as it is now; by its kind LiveRow, EndedRow, UserRow (a registration, too), KeyRow, UpstreamRow, JobRow."""
 
     row: msgspec.Raw
 
@@ -1061,6 +1140,13 @@ AUDIT_ADMIN = Verb("audit/admin", AuditAdmin, list[AdminRecord])
 AUDIT_EXPORT = Verb("audit/export", AuditExport, bytes, form="raw")
 AUDIT_EXPORTED = Verb("audit/exported", AuditExported, ExportReport, changes=True)
 AUDIT_VERIFY = Verb("audit/verify", AuditVerify, VerifyReport)
+
+JOBS_LIST = Verb("jobs/list", JobsList, list[JobRow])
+JOBS_SHOW = Verb("jobs/show", JobTarget, JobRow)
+JOBS_CANCEL = Verb("jobs/cancel", JobTarget, JobRow, changes=True)
+JOBS_EXPORT = Verb("jobs/export", JobsExport, JobRow, changes=True)
+JOBS_VERIFY = Verb("jobs/verify", JobsVerify, JobRow, changes=True)
+JOBS_RETENTION = Verb("jobs/retention", JobsRetention, JobRow, changes=True)
 
 USAGE = Verb("usage", UsageRequest, Usage)
 
