@@ -12,6 +12,7 @@ import pytest
 
 from common.errors import StartError
 from daemon.clock import SystemClock
+from daemon.store import opening
 from daemon.store.database import QUEUED_BYTES, QUEUED_JOBS, Database, StoreBusy, StoreFailed
 from daemon.store.filesystem import file_system_of, free_bytes, is_network
 from daemon.store.migrate import Migration, known_migrations, migrate, statements
@@ -47,6 +48,17 @@ async def test_what_is_written_is_there_after_a_restart(tmp_path: Path) -> None:
     await second.write(lambda conn: clear_setting(conn, "colour"))
     assert not await has(second, "colour")
     await second.close()
+
+
+async def test_a_new_database_is_found_after_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite syncs its files; each folder that something was made in is synced by us, once."""
+    synced: list[Path] = []
+    monkeypatch.setattr(opening, "sync_folder", synced.append)
+    path = tmp_path / "new" / "data" / "gatelodge.db"
+    await (await Database.open(path)).close()
+    assert sorted(synced) == [tmp_path, tmp_path / "new", tmp_path / "new" / "data"]
+    await (await Database.open(path)).close()
+    assert len(synced) == 3
 
 
 async def test_only_the_owner_may_read_the_files(database: Database) -> None:
@@ -168,6 +180,66 @@ async def test_after_a_failed_fsync_nothing_is_acknowledged_any_more(database: D
     with pytest.raises(StoreFailed, match="restart"):
         await database.write(put("later"))
     assert "broken" in repr(database)
+
+
+async def test_what_waits_behind_a_lost_write_is_not_acknowledged(database: Database) -> None:
+    """Those in line when the fsync failed are told so; they are not written by a connection that may be wrong."""
+    gate = threading.Event()
+
+    def lost(conn: sqlite3.Connection) -> None:
+        gate.wait(5)
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+        raise error
+
+    losing = database.submit(lost)
+    await until(lambda: not database._waiting)
+    behind = database.submit(put("behind"))
+    gate.set()
+    outcomes = await asyncio.gather(losing, behind, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [StoreFailed] * 2 and "restart" in str(outcomes[1])
+    assert not await has(database, "behind")
+
+
+async def test_damage_met_while_writing_stops_all_writing(database: Database, caplog: pytest.LogCaptureFixture) -> None:
+    """A page that is not SQLite's: told in the log once, with what to do; nothing is acknowledged until a restart;
+    what can still be read is read."""
+    await database.write(lambda conn: set_setting(conn, "colour", "green"))
+    await database.write(lambda conn: conn.execute("CREATE TABLE victim (a)") and None)
+    await database.empty_log()
+    (page,) = await database.read(
+        lambda conn: conn.execute("SELECT rootpage FROM sqlite_master WHERE name = 'victim'").fetchone()
+    )
+    with database.path.open("r+b") as file:
+        file.seek((page - 1) * 4096)
+        file.write(b"\xff" * 4096)
+
+    def touch(conn: sqlite3.Connection) -> None:
+        conn.execute("PRAGMA shrink_memory")
+        conn.execute("INSERT INTO victim VALUES (1)")
+
+    with pytest.raises(StoreFailed, match="malformed"):
+        await database.write(touch)
+    for _ in range(2):
+        with pytest.raises(StoreFailed, match=r"is damaged .*restore a backup"):
+            await database.write(put("later"))
+    assert [record.levelname for record in caplog.records if "is damaged" in record.message] == ["ERROR"]
+    assert await database.read(lambda conn: get_setting(conn, "colour")) == "green"
+    with pytest.raises(StoreFailed, match="malformed"):
+        await database.read(lambda conn: conn.execute("SELECT * FROM victim").fetchall())
+
+
+async def test_a_reader_that_opens_for_a_departed_caller_is_closed(tmp_path: Path) -> None:
+    """A cancelled first read leaves no thread behind that nobody closes."""
+    before = set(threading.enumerate())
+    for _ in range(5):
+        database = await Database.open(tmp_path / "a.db")
+        task = asyncio.create_task(database.read(lambda conn: get_setting(conn, "a")))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        task.cancel()
+        await database.close()
+    await until(lambda: set(threading.enumerate()) <= before)
 
 
 async def test_reading_is_one_snapshot_and_cannot_write(database: Database) -> None:

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from common.errors import StartError
+from daemon.store.filesystem import sync_folder
 
 
 class Sealer:
@@ -54,6 +55,8 @@ class Sealer:
                 file.write(text)
                 file.flush()
                 os.fsync(descriptor)
+        sync_folder(folder)  # a checkpoint must never be older than the key that it is verified with
+        sync_folder(folder.parent)
         return sealer
 
     def sign(self, message: bytes) -> bytes:

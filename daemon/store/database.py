@@ -9,6 +9,7 @@ else opens the database for writing, and the SQL itself lives in the other modul
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 import time
 from collections.abc import Callable
@@ -22,8 +23,10 @@ import aiosqlite
 from common.errors import StartError, Unavailable
 from daemon.clock import Clock, Moment, SystemClock
 from daemon.store.filesystem import file_system_of
-from daemon.store.opening import connect_to_read, connect_to_write, make_ready, prepare_file, why_not_open
+from daemon.store.opening import connect_to_read, connect_to_write, is_damage, make_ready, prepare_file, why_not_open
 from daemon.store.transactions import LOST_PAGES, commit, empty_log
+
+log = logging.getLogger("gatelodge.store")
 
 T = TypeVar("T")
 Job = Callable[[sqlite3.Connection], T]
@@ -128,6 +131,8 @@ class Database:
         self._closing = True
         self._wake.set()
         await self._writing
+        for _ in range(READERS):
+            await self._idle_readers.get()  # whoever still reads, or is about to, comes to an end first
         for reader in self._readers:
             await reader.close()
         # The last connection to close moves the log into the database.
@@ -183,9 +188,12 @@ class Database:
             batch, self._waiting = self._waiting, []
             started = self._batch_since = time.monotonic()
             try:
+                if self.trouble:
+                    raise sqlite3.OperationalError(self.trouble)  # found by the batch before, with these in line
                 outcomes = await self._writer.run(partial(commit, [each.run for each in batch], self.clock))
             except sqlite3.Error as cause:
-                outcomes = [(None, self._failure(cause)) for _ in batch]
+                self._look_for_trouble(cause)
+                outcomes = [(None, _failure(cause)) for _ in batch]
             else:
                 self.commits += 1
                 self.jobs_done += len(batch)
@@ -196,35 +204,45 @@ class Database:
                 self._pending_bytes -= waiting.size
                 _tell(waiting.future, result, error)
 
-    def _failure(self, cause: sqlite3.Error) -> StoreFailed:
+    def _look_for_trouble(self, cause: sqlite3.Error) -> None:
+        """After some failures no later success would prove anything: nothing more is acknowledged."""
         if getattr(cause, "sqlite_errorcode", None) in LOST_PAGES:
             self.trouble = "the disk lost a write (fsync failed): check the disk, then restart the daemon"
-        failure = StoreFailed(f"the database could not be written: {cause}", retry_after=5)
-        failure.__cause__ = cause
-        return failure
+        elif is_damage(cause):
+            self.trouble = why_not_open(self.path, cause)
+        else:
+            return
+        log.error("%s; until then every request is refused", self.trouble)
 
     # --- reading ---
 
     async def read(self, job: Job[T]) -> T:
         """Run `job` on a reader connection in one snapshot of the last commit. Keep it short: an open reader lets the
         log grow. A cancelled caller does not stop it."""
+        if self._closing:
+            raise StoreFailed("the database is closed")
         reader = await self._idle_readers.get()
+        # The opening of a reader, too, goes on without its caller: a half-open one would be nobody's to close.
+        reading = asyncio.ensure_future(self._read_on(reader, job))
+        reading.add_done_callback(_heard)
+        return await asyncio.shield(reading)
+
+    async def _read_on(self, reader: _Connection | None, job: Job[T]) -> T:
         try:
             if self._closing:
                 raise StoreFailed("the database is closed")
             if reader is None:
                 reader = await self._open_reader()
-        except BaseException:
-            self._idle_readers.put_nowait(None)
-            raise
-        reading = asyncio.ensure_future(reader.run(partial(_snapshot, job)))
-        reading.add_done_callback(partial(self._reader_is_idle, reader))
-        return await asyncio.shield(reading)
+            return await reader.run(partial(_snapshot, job))
+        except sqlite3.Error as cause:
+            raise self._unreadable(cause) from cause
+        finally:
+            self._idle_readers.put_nowait(reader)
 
-    def _reader_is_idle(self, reader: _Connection, reading: asyncio.Future[Any]) -> None:
-        self._idle_readers.put_nowait(reader)
-        if not reading.cancelled():
-            reading.exception()  # its caller may have left: nobody is scolded for not asking
+    def _unreadable(self, cause: sqlite3.Error) -> StoreFailed:
+        if is_damage(cause):
+            log.error("%s; reading goes on where it can", why_not_open(self.path, cause))
+        return StoreFailed(f"the database could not be read: {cause}")
 
     async def _open_reader(self) -> _Connection:
         reader = _Connection(partial(connect_to_read, self.path), 64)
@@ -233,15 +251,24 @@ class Database:
         return reader
 
 
+def _failure(cause: sqlite3.Error) -> StoreFailed:
+    failure = StoreFailed(f"the database could not be written: {cause}", retry_after=5)
+    failure.__cause__ = cause
+    return failure
+
+
 def _snapshot(job: Job[T], conn: sqlite3.Connection) -> T:
     conn.execute("BEGIN")
     try:
         return job(conn)
-    except sqlite3.Error as error:
-        raise StoreFailed(f"the database could not be read: {error}") from error
     finally:
         if conn.in_transaction:
             conn.execute("ROLLBACK")
+
+
+def _heard(reading: asyncio.Future[Any]) -> None:
+    if not reading.cancelled():
+        reading.exception()  # its caller may have left: nobody is scolded for not asking
 
 
 def _tell(future: asyncio.Future[Any], result: Any, error: Exception | None) -> None:

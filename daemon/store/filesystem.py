@@ -76,6 +76,18 @@ def is_network(kind: str) -> bool:
     return family in ("fuse", "fuseblk") and what.startswith(_NETWORK_FUSE)
 
 
+def sync_folder(folder: Path) -> None:
+    """Make durable that what was made or renamed in `folder` is there (fsync(2): a file's own sync does not)."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:
+        return  # a folder that may be passed through and not read: nothing there was made by us
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def free_bytes(path: Path) -> int:
     """Bytes that the daemon may still write on the file system of `path` (root's reserve not counted)."""
     return shutil.disk_usage(path).free

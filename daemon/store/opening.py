@@ -13,7 +13,7 @@ from pathlib import Path
 
 from common.errors import StartError
 from daemon.clock import Moment
-from daemon.store.filesystem import is_network
+from daemon.store.filesystem import is_network, sync_folder
 from daemon.store.migrate import known_migrations, migrate
 from daemon.store.moments import last_moment
 from daemon.store.transactions import BUSY_PATIENCE
@@ -23,6 +23,7 @@ WAL_LIMIT = 64 * 1024 * 1024  # bytes that the log keeps on the disk after it gr
 
 def prepare_file(path: Path, file_system: Callable[[Path], str]) -> None:
     """Folder and file exist on a disk of this machine; only the owner may read them (log and index take their mode)."""
+    made = [folder for folder in path.parents if not folder.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
@@ -33,8 +34,12 @@ def prepare_file(path: Path, file_system: Callable[[Path], str]) -> None:
             f"{path.parent} lies on a network file system ({kind}), where a database is not safe: "
             "put storage.data on a local disk"
         )
+    made += [] if path.exists() else [path]
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        for each in made:
+            # SQLite syncs its files; that they are to be found after a power cut is for whoever made the folders.
+            sync_folder(each.parent)
     except OSError as error:
         raise StartError(f"cannot write the database {path}: {error.strerror}") from error
 
@@ -75,11 +80,19 @@ def make_ready(conn: sqlite3.Connection, path: Path) -> Moment | None:
     return last_moment(conn)
 
 
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether the file is not what SQLite wrote."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
+
+
 def why_not_open(path: Path, error: sqlite3.Error) -> str:
     """One line for people."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-        return f"the database {path} is damaged ({error}): restore a backup, or move the file away to start empty"
+    if is_damage(error):
+        return (
+            f"the database {path} is damaged ({error}): stop the daemon, keep a copy, and restore a backup, "
+            "or move the file away to start empty"
+        )
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return f"the database {path} is held by another program: close it and start again"
     if code == sqlite3.SQLITE_FULL:
