@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common import times
+from common.files import write_whole
 from common.protocol import AuditFilter
 from common.untrusted import is_unsafe
-from console.files import write_whole
 from console.filters import WORDS, read_filter
 from console.tables import Column, block, cell_width, cut, fields, moment, size, table
 

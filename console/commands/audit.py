@@ -13,6 +13,7 @@ import click
 import msgspec
 
 from common import protocol
+from common.files import check_place, write_whole
 from common.protocol import (
     AuditExchange,
     AuditExport,
@@ -25,7 +26,6 @@ from common.protocol import (
 )
 from common.untrusted import clean_block
 from console.command import Failed, Moment, Session, completes, json_option, pass_session, print_json, say
-from console.files import check_place, write_whole
 from console.filters import read_filter
 from console.tables import FixedColumns, block, cut, fields, moment, terminal_width
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import NamedTuple
 
-from daemon.store.journal import USERS_DELETE, head
+from daemon.store.journal import AUDIT_RETAIN, USERS_DELETE, head
 
 
 class Checkpoint(NamedTuple):
@@ -23,7 +23,7 @@ class Unsealed(NamedTuple):
 
     records: int
     oldest_clock: int  # gateway clock of the first of them; 0 where there are none
-    has_deletion: bool  # a user's deletion is among them: verify wants it sealed
+    has_deletion: bool  # a user's deletion or a retention is among them: verify wants it sealed
 
 
 def last_checkpoint(conn: sqlite3.Connection) -> Checkpoint | None:
@@ -45,7 +45,7 @@ def unsealed(conn: sqlite3.Connection) -> Unsealed:
     if first is None:
         return Unsealed(0, 0, False)
     deletion = conn.execute(
-        "SELECT 1 FROM journal WHERE seq > ? AND event = 'admin' AND user_id IS NOT NULL AND detail LIKE ? LIMIT 1",
-        (sealed, f'%"verb":"{USERS_DELETE}"%'),
+        "SELECT 1 FROM journal WHERE seq > ? AND event = 'admin' AND (detail LIKE ? OR detail LIKE ?) LIMIT 1",
+        (sealed, f'%"verb":"{USERS_DELETE}"%', f'%"verb":"{AUDIT_RETAIN}"%'),
     ).fetchone()
     return Unsealed(head(conn).seq - sealed, first[0], deletion is not None)

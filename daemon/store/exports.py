@@ -18,12 +18,26 @@ class Export(NamedTuple):
     size: int
     at_us: int
     where_to: str
+    format: str | None = None  # None: of a release that did not note it
+    filter: str | None = None  # JSON of what else narrows it; such an export covers nobody
+
+
+_COLUMNS = ", ".join(Export._fields)
 
 
 def add_export(conn: sqlite3.Connection, export: Export) -> None:
     """Store one."""
-    conn.execute(
-        "INSERT INTO exports (id, user_id, since_us, until_us, through_seq, sha256, size, at_us, where_to)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        export,
-    )
+    conn.execute(f"INSERT INTO exports ({_COLUMNS}) VALUES ({', '.join('?' * len(Export._fields))})", export)
+
+
+def export_of_everybody(conn: sqlite3.Connection, before_us: int) -> Export | None:
+    """The verified export that covers most of all that was received before then, whoever's; None where there is none.
+
+    Only JSONL counts: CSV has no thinking and no tool calls.
+    """
+    row = conn.execute(
+        f"SELECT {_COLUMNS} FROM exports WHERE user_id IS NULL AND since_us IS NULL AND filter IS NULL"
+        " AND format = 'jsonl' AND (until_us IS NULL OR until_us >= ?) ORDER BY through_seq DESC LIMIT 1",
+        (before_us,),
+    ).fetchone()
+    return None if row is None else Export(*row)

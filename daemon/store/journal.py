@@ -23,7 +23,8 @@ _INSERT = (
 )
 _json = msgspec.json.Encoder().encode
 
-USERS_DELETE = "users delete"  # the one verb whose record lets bodies of the past be missing
+USERS_DELETE = "users delete"  # the two verbs whose records let bodies of the past be missing:
+AUDIT_RETAIN = "audit retain"  # a user's, and those of a time that a verified export holds
 
 
 class Head(NamedTuple):

@@ -122,11 +122,17 @@ def oldest(
 ) -> list[Found]:
     """At most `limit` exchanges of the first `through_seq` records, oldest first, without refusals: since records only
     ever come behind, pages of one `through_seq` are one snapshot, however long they take."""
-    query = _start(wanted, None, closed=f"{_CLOSED} AND c.seq <= {int(through_seq)}")
-    query.where("o.event = 'opened' AND +o.seq <= ?", through_seq)
+    query = _in_order(wanted, through_seq)
     if after is not None:
         query.where("(o.received_us, o.seq) > (?, ?)", *after)
     return _run(conn, query, limit, "ASC")
+
+
+def how_many(conn: sqlite3.Connection, wanted: Criteria, *, through_seq: int) -> int:
+    """How many exchanges `oldest` has to give."""
+    query = _in_order(wanted, through_seq)
+    sql = f"SELECT COUNT(*) {query.source} WHERE {' AND '.join(query.terms)}"
+    return int(conn.execute(sql, query.values).fetchone()[0])
 
 
 def by_seq(conn: sqlite3.Connection, seq: int) -> Found | None:
@@ -165,23 +171,45 @@ def owner_of(conn: sqlite3.Connection, key_id: str) -> int | None:
     return None if row is None else int(row[0])
 
 
-def _start(wanted: Criteria, model: str | None, closed: str = _CLOSED) -> _Query:
+def _in_order(wanted: Criteria, through_seq: int) -> _Query:
+    """Exchanges of the first `through_seq` records, for the order in which they were received."""
+    query = _Query(f"FROM journal o {_CLOSED} AND c.seq <= {int(through_seq)}", "o")
+    query.where(f"{_LISTED} AND o.event = 'opened' AND +o.seq <= ?", through_seq)
+    if wanted.user_id is not None:
+        query.where("o.user_id = ?", wanted.user_id)
+    if wanted.models:
+        query.where(f"+o.model IN ({', '.join('?' * len(wanted.models))})", *wanted.models)
+    if wanted.state is not None:
+        query.where("COALESCE(c.state, 'open') = ?", wanted.state)
+    if wanted.request_id is not None:
+        query.where("+o.request_id = ?", wanted.request_id)
+    for name, term in _PLAIN.items():
+        if name != "user_id" and (value := getattr(wanted, name)) is not None:
+            query.where(f"{term} = ?", value)
+    if wanted.since_us is not None:
+        query.where("o.received_us >= ?", wanted.since_us)
+    if wanted.until_us is not None:
+        query.where("o.received_us < ?", wanted.until_us)
+    return query
+
+
+def _start(wanted: Criteria, model: str | None) -> _Query:
     """Choose the index to walk, and add every term of `wanted`."""
     by_name = {name: value for name in _PLAIN if (value := getattr(wanted, name)) is not None}
     rare_state = wanted.state not in (None, "ok", "open")
     if wanted.request_id is not None:
-        query = _Query(f"FROM journal o {closed}", "o")
+        query = _Query(f"FROM journal o {_CLOSED}", "o")
         query.where("o.event = 'opened' AND o.request_id = ?", wanted.request_id)
         if wanted.state is not None:
             query.where("COALESCE(c.state, 'open') = ?", wanted.state)
     elif wanted.state == "open":
-        query = _Query(f"FROM unfinished u JOIN journal o ON o.seq = u.opened_seq {closed}", "o")
+        query = _Query(f"FROM unfinished u JOIN journal o ON o.seq = u.opened_seq {_CLOSED}", "o")
     elif rare_state or (wanted.state == "ok" and wanted.user_id is None and model is None):
         # Nearly everything is ok; any other end is rare, and its index is the shorter way.
-        query = _Query(f"FROM journal s JOIN journal o ON o.seq = COALESCE(s.opened_seq, s.seq) {closed}", "s")
+        query = _Query(f"FROM journal s JOIN journal o ON o.seq = COALESCE(s.opened_seq, s.seq) {_CLOSED}", "s")
         query.where("s.state = ?", wanted.state)
     else:
-        query = _Query(f"FROM journal o {closed}", "o")
+        query = _Query(f"FROM journal o {_CLOSED}", "o")
         if wanted.user_id is not None:
             query.where("o.user_id = ?", by_name.pop("user_id"))
         elif model is not None:

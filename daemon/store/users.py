@@ -153,7 +153,7 @@ def exchanges_beyond_export(conn: sqlite3.Connection, user_id: int) -> str | Non
     """
     exported = conn.execute(
         "SELECT COALESCE(MAX(through_seq), 0) FROM exports"
-        " WHERE (user_id = ? OR user_id IS NULL) AND since_us IS NULL AND until_us IS NULL",
+        " WHERE (user_id = ? OR user_id IS NULL) AND since_us IS NULL AND until_us IS NULL AND filter IS NULL",
         (user_id,),
     ).fetchone()[0]
     last_closed = conn.execute(
