@@ -504,7 +504,6 @@ def test_other_choices_and_empty_chunks_bring_nothing():
 def test_what_is_gathered_is_bounded(monkeypatch: pytest.MonkeyPatch):
     """Unstreamed answers, tool calls and embeddings that never end fill no memory."""
     monkeypatch.setattr("daemon.dialects.pieces.MAX_WHOLE", 1000)
-    monkeypatch.setattr("daemon.dialects.openai_stream.MAX_WHOLE", 1000)
     monkeypatch.setattr("daemon.dialects.ollama_to_openai.MAX_WHOLE", 1000)
     embed = read_embed(b'{"model":"m","input":"x"}')
     endless = [

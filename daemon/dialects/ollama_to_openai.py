@@ -15,6 +15,7 @@ import msgspec
 from daemon.clock import Clock
 from daemon.dialects import openai_requests, translator
 from daemon.dialects.asks import Ask, Shape, expect, keep_alive_seconds
+from daemon.dialects.ollama_conversation import conversation
 from daemon.dialects.ollama_writer import OllamaWriter
 from daemon.dialects.openai_stream import OpenAiStream
 from daemon.dialects.pieces import Gathered, Piece
@@ -56,13 +57,12 @@ class OllamaOverOpenAi(_OverOpenAi):
     def __init__(self, ask: Ask, clock: Clock) -> None:
         super().__init__(ask, clock)
         self.upstream_path = "/v1/chat/completions"
-        if ask.shape is Shape.CHAT:
-            self._request = openai_requests.chat_completion(ask)
-        elif openai_requests.is_raw(ask):
-            self.upstream_path = "/v1/completions"
-            self._request = openai_requests.raw_completion(ask)
+        asked = conversation(ask)
+        if asked.prompt is None:
+            self._request = openai_requests.chat_completion(asked)
         else:
-            self._request = openai_requests.generation(ask)
+            self.upstream_path = "/v1/completions"
+            self._request = openai_requests.completion(asked)
         if ask.stream:
             self.content_type = translator.NDJSON
         self._reader = OpenAiStream()

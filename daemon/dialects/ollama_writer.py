@@ -13,7 +13,7 @@ import msgspec
 
 from daemon.clock import Clock
 from daemon.dialects.asks import Ask, Shape
-from daemon.dialects.pieces import Ending, Gathered, Piece, ToolCall
+from daemon.dialects.pieces import Ending, Gathered, Piece, ToolCall, ToolCalls, objects_of
 
 # OpenAI's reasons that Ollama calls otherwise; it has no more than stop, length, load and unload of its own.
 _DONE_REASONS = {None: "stop", "tool_calls": "stop", "function_call": "stop"}
@@ -33,13 +33,19 @@ class OllamaWriter:
         self._before_time = b'{"model":' + _encode(ask.model) + b',"created_at":"'
         self._before_text = b'","message":{"role":"assistant","content":' if self._chat else b'","response":'
         self._after_text = b'},"done":false}\n' if self._chat else b',"done":false}\n'
+        self._calls = ToolCalls()  # Ollama tells a call whole
         self._second = -1
         self._second_text = b""
 
     def line(self, piece: Piece) -> bytes:
-        """The line of one piece."""
-        if piece.thinking or piece.tool_calls or piece.logprobs:
-            message = self._body(piece.content, piece.thinking, piece.tool_calls)
+        """The line of one piece; none where it only brings a part of a tool call."""
+        if piece.thinking or piece.tools or piece.logprobs or piece.calls_end:
+            for delta in piece.tools:
+                self._calls.add(delta)
+            calls = objects_of(self._calls.take(), cut=piece.calls_end == "cut") if piece.calls_end else []
+            if not (piece.content or piece.thinking or piece.logprobs or calls):
+                return b""
+            message = self._body(piece.content, piece.thinking, calls)
             return _encode(self._object(message, {"done": False}, piece.logprobs, {})) + b"\n"
         return b"".join((self._before_time, self._time(), self._before_text, _encode(piece.content), self._after_text))
 
@@ -51,12 +57,12 @@ class OllamaWriter:
 
     def whole(self, answer: Gathered, ending: Ending, total_ns: int) -> bytes:
         """The one object of an unstreamed answer."""
-        body = self._body(answer.content, answer.thinking, answer.tool_calls)
+        body = self._body(answer.content, answer.thinking, objects_of(answer.calls.take(), cut=answer.cut))
         return _encode(self._object(body, _done(ending.reason), answer.logprobs, _metrics(ending, total_ns)))
 
     def unfinished(self, answer: Gathered) -> bytes:
         """An unstreamed answer that was cut off, for the record."""
-        body = self._body(answer.content, answer.thinking, answer.tool_calls)
+        body = self._body(answer.content, answer.thinking, objects_of(answer.calls.take(), cut=True))
         return _encode(self._object(body, {"done": False}, answer.logprobs, {}))
 
     def nothing(self, reason: str) -> bytes:
@@ -70,12 +76,12 @@ class OllamaWriter:
         extra = {"logprobs": logprobs} if logprobs else {}
         return head | body | done | (extra | metrics if self._chat else metrics | extra)
 
-    def _body(self, content: str, thinking: str, calls: list[ToolCall]) -> dict[str, Any]:
+    def _body(self, content: str, thinking: str, calls: list[tuple[ToolCall, dict[str, Any]]]) -> dict[str, Any]:
         extra: dict[str, Any] = {"thinking": thinking} if thinking else {}
         if not self._chat:
             return {"response": content} | extra
         if calls:
-            extra["tool_calls"] = [_call(call) for call in calls]
+            extra["tool_calls"] = [_call(*each) for each in calls]
         return {"message": {"role": "assistant", "content": content} | extra}
 
     def _time(self) -> bytes:
@@ -86,8 +92,8 @@ class OllamaWriter:
         return b"%b.%06dZ" % (self._second_text, micro)
 
 
-def _call(call: ToolCall) -> dict[str, Any]:
-    function = {"index": call.index, "name": call.name, "arguments": call.arguments}
+def _call(call: ToolCall, arguments: dict[str, Any]) -> dict[str, Any]:
+    function = {"index": call.index, "name": call.name, "arguments": arguments}
     return ({"id": call.id} if call.id else {}) | {"function": function}
 
 

@@ -1,6 +1,6 @@
 """Reads what an OpenAI upstream streams (chat completions and completions) into pieces of no dialect.
 
-Rule: a tool call comes out whole, when its arguments are; usage and timings are taken wherever they stand (OpenAI: a
+Rule: parts of tool calls come out as they come; usage and timings are taken wherever they stand (OpenAI: a
 chunk of their own; llama.cpp: the last one). The stream ends with `[DONE]` and with nothing else.
 """
 
@@ -12,8 +12,8 @@ import msgspec
 
 from common.errors import UpstreamFailed
 from daemon.dialects.lines import SseReader
-from daemon.dialects.pieces import Ending, Piece, ToolCall
-from daemon.dialects.translator import MAX_WHOLE, UpstreamGarbled, UpstreamTruncated, said
+from daemon.dialects.pieces import CallsEnd, Ending, Piece, ToolDelta
+from daemon.dialects.translator import UpstreamGarbled, UpstreamTruncated, said
 
 
 class _Function(msgspec.Struct, gc=False):
@@ -43,9 +43,14 @@ class _Choice(msgspec.Struct, gc=False):
     logprobs: dict[str, Any] | None = None
 
 
+class _PromptDetails(msgspec.Struct, gc=False):
+    cached_tokens: int | None = None
+
+
 class _Usage(msgspec.Struct, gc=False):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    prompt_tokens_details: _PromptDetails | None = None
 
 
 class _Timings(msgspec.Struct, gc=False):
@@ -70,7 +75,7 @@ class OpenAiStream:
         self.ending = Ending()
         self.finished = False
         self._events = SseReader()
-        self._calls = _ToolCalls()
+        self._calls = _Calls()
         self._failure: UpstreamFailed | None = None
 
     def feed(self, data: bytes) -> list[Piece]:
@@ -103,8 +108,8 @@ class OpenAiStream:
 
     def _take(self, event: bytes, pieces: list[Piece]) -> None:
         if event == b"[DONE]":
-            if not self.finished and (calls := self._calls.whole(cut_off=False)):
-                pieces.append(Piece("", tool_calls=calls))  # of a server that named no reason to finish
+            if not self.finished and self._calls.open:
+                pieces.append(Piece("", calls_end="whole"))  # of a server that named no reason to finish
             self.finished = True
             return
         if self.finished:
@@ -127,6 +132,8 @@ class OpenAiStream:
         if chunk.usage is not None:
             self.ending.tokens_in = chunk.usage.prompt_tokens
             self.ending.tokens_out = chunk.usage.completion_tokens
+            if chunk.usage.prompt_tokens_details is not None:
+                self.ending.tokens_cached = chunk.usage.prompt_tokens_details.cached_tokens
         if chunk.timings is not None:
             self.ending.prefill_ns = _nanoseconds(chunk.timings.prompt_ms)
             self.ending.generation_ns = _nanoseconds(chunk.timings.predicted_ms)
@@ -134,60 +141,47 @@ class OpenAiStream:
     def _piece(self, choice: _Choice) -> Piece | None:
         """What a choice brings; None where it brings nothing, as the first chunk, which names the role."""
         content, thinking = choice.text or "", ""
+        tools: list[ToolDelta] = []
         if (delta := choice.delta) is not None:
             content = delta.content or delta.refusal or content
             thinking = delta.reasoning_content or delta.reasoning or ""
-            for call in delta.tool_calls or ():
-                self._calls.add(call)
-        calls: list[ToolCall] = []
+            if delta.tool_calls:
+                tools = [self._calls.named(call) for call in delta.tool_calls]
+        calls_end: CallsEnd = ""
         if choice.finish_reason is not None:
             self.ending.reason = choice.finish_reason
-            calls = self._calls.whole(cut_off=choice.finish_reason == "length")
+            calls_end = self._calls.close(choice.finish_reason)
         logprobs = _logprobs(choice.logprobs) if choice.logprobs else []
-        if not (content or thinking or calls or logprobs):
+        if not (content or thinking or tools or logprobs or calls_end):
             return None
-        return Piece(content, thinking, calls, logprobs)
+        return Piece(content, thinking, tools, logprobs, calls_end=calls_end)
 
 
-class _ToolCalls:
-    """Tool calls that come in deltas: an index, once an id and a name, and the arguments' JSON text in parts."""
+class _Calls:
+    """Tells an answer's tool calls apart: some servers leave the index out, or give each call the same."""
 
     def __init__(self) -> None:
         self._slots: list[_ToolDelta] = []
-        self._arguments: list[list[str]] = []
-        self._size = 0
+        self.open = False  # a part came after the calls were last said to be whole
 
-    def add(self, delta: _ToolDelta) -> None:
+    def named(self, delta: _ToolDelta) -> ToolDelta:
+        """The part, under its call's own index."""
+        self.open = True
         function = delta.function or _Function()
         slot = self._slot(delta)
         if slot is None:
             slot = len(self._slots)
-            self._slots.append(_ToolDelta(delta.index, delta.id, _Function(function.name)))
-            self._arguments.append([])
-        self._arguments[slot].append(function.arguments or "")
-        self._size += len(function.arguments or "") + 1
-        if self._size > MAX_WHOLE:
-            raise UpstreamGarbled("the upstream's tool calls are longer than anything sensible")
+            self._slots.append(delta)
+            return ToolDelta(slot, delta.id or "", function.name or "", function.arguments or "")
+        return ToolDelta(slot, arguments=function.arguments or "")
 
-    def whole(self, *, cut_off: bool) -> list[ToolCall]:
-        """The calls so far, which are forgotten. One whose arguments the answer's length cut off is none."""
-        calls = []
-        for number, (slot, parts) in enumerate(zip(self._slots, self._arguments, strict=True)):
-            function = slot.function or _Function()
-            try:
-                arguments = msgspec.json.decode("".join(parts) or "{}", type=dict[str, Any] | None) or {}
-            except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-                if cut_off:
-                    continue
-                raise UpstreamGarbled(
-                    f"the arguments of the upstream's tool call are not an object: {error}"
-                ) from error
-            calls.append(ToolCall(number, slot.id or "", function.name or "", arguments))
-        self._slots, self._arguments, self._size = [], [], 0
-        return calls
+    def close(self, reason: str) -> CallsEnd:
+        """No further part follows; empty where there was none."""
+        was_open, self.open = self.open, False
+        return "" if not was_open else "cut" if reason == "length" else "whole"
 
     def _slot(self, delta: _ToolDelta) -> int | None:
-        """The call that a delta goes on with. Some servers leave the index out, or give each call the same."""
+        """The call that a part goes on with."""
         for number in range(len(self._slots) - 1, -1, -1):
             known = self._slots[number]
             if delta.id and known.id and delta.id != known.id:

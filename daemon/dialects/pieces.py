@@ -6,48 +6,119 @@ reader or a writer, not a pair.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from daemon.dialects.translator import MAX_WHOLE, UpstreamGarbled
 
 
-class ToolCall(msgspec.Struct, gc=False):
-    """One whole call. `id` is empty where the upstream gave none."""
+CallsEnd = Literal["", "whole", "cut"]
+
+
+class ToolDelta(msgspec.Struct, gc=False):
+    """A part of a tool call. The first part of a call brings its name, and its id where the upstream gives one; the
+    arguments are the parts' JSON text joined. `index` tells an answer's calls apart, counted from 0."""
 
     index: int
-    id: str
-    name: str
-    arguments: dict[str, Any]
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
 
 
 class Piece(msgspec.Struct, gc=False):
     """What one step of an answer adds; at least one part is not empty. Log probabilities are `{token, logprob,
-    bytes?, top_logprobs?}`, a shape that Ollama and OpenAI share."""
+    bytes?, top_logprobs?}`, a shape that Ollama and OpenAI share. `signature` vouches for the thinking before it
+    (Anthropic). `calls_end` says that no further part of a tool call follows: they
+    are whole, or the answer's length cut the last one."""
 
     content: str
     thinking: str = ""
-    tool_calls: list[ToolCall] = []
+    tools: list[ToolDelta] = []
     logprobs: list[dict[str, Any]] = []
+    signature: str = ""
+    calls_end: CallsEnd = ""
 
 
 class Ending(msgspec.Struct, gc=False):
-    """How an answer ended, in OpenAI's words for the reason; None where the upstream told nothing."""
+    """How an answer ended, in OpenAI's words for the reason (stop, length, tool_calls, content_filter; besides load
+    and unload of Ollama's); None where the upstream told nothing. `stop` is the stop sequence that was met, if told."""
 
     reason: str | None = None
     tokens_in: int | None = None
     tokens_out: int | None = None
+    tokens_cached: int | None = None  # of tokens_in
     prefill_ns: int | None = None
     generation_ns: int | None = None
+    stop: str | None = None
+
+
+class ToolCall(msgspec.Struct, gc=False):
+    """One whole call. `id` is empty where the upstream gave none; `arguments` is JSON text, cut where the answer was."""
+
+    index: int
+    id: str
+    name: str
+    arguments: str
+
+
+class ToolCalls:
+    """Puts calls together from their parts. Bounded: UpstreamGarbled beyond."""
+
+    def __init__(self) -> None:
+        self._calls: dict[int, ToolDelta] = {}
+        self._arguments: dict[int, list[str]] = {}
+        self._size = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._calls)
+
+    def add(self, delta: ToolDelta) -> None:
+        """Append a part."""
+        known = self._calls.get(delta.index)
+        if known is None:
+            self._calls[delta.index] = ToolDelta(delta.index, delta.id, delta.name)
+            self._arguments[delta.index] = []
+        else:
+            known.id, known.name = known.id or delta.id, known.name or delta.name
+        self._arguments[delta.index].append(delta.arguments)
+        self._size += len(delta.arguments) + 1
+        if self._size > MAX_WHOLE:
+            raise UpstreamGarbled("the upstream's tool calls are longer than anything sensible")
+
+    def take(self) -> list[ToolCall]:
+        """The calls so far, in order, which are forgotten."""
+        calls = [
+            ToolCall(call.index, call.id, call.name, "".join(self._arguments[call.index]))
+            for call in self._calls.values()
+        ]
+        self._calls, self._arguments, self._size = {}, {}, 0
+        return calls
+
+
+def objects_of(calls: list[ToolCall], *, cut: bool) -> list[tuple[ToolCall, dict[str, Any]]]:
+    """The calls with their arguments decoded. UpstreamGarbled where they are no JSON object, but for one that the
+    answer's length cut (`cut`): that one is none."""
+    whole = []
+    for call in calls:
+        try:
+            arguments = msgspec.json.decode(call.arguments or "{}", type=dict[str, Any] | None) or {}
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            if cut:
+                continue
+            raise UpstreamGarbled(f"the arguments of the upstream's tool call are not an object: {error}") from error
+        whole.append((call, arguments))
+    return whole
 
 
 class Gathered:
     """An answer put together from its pieces, for a client who wants it whole. Bounded: UpstreamGarbled beyond."""
 
     def __init__(self) -> None:
-        self.tool_calls: list[ToolCall] = []
+        self.calls = ToolCalls()
         self.logprobs: list[dict[str, Any]] = []
+        self.signature = ""
+        self.cut = False  # the answer's length cut its last tool call
         self._content: list[str] = []
         self._thinking: list[str] = []
         self._size = 0
@@ -56,7 +127,10 @@ class Gathered:
         """Append a piece."""
         self._content.append(piece.content)
         self._thinking.append(piece.thinking)
-        self.tool_calls += piece.tool_calls
+        self.signature = piece.signature or self.signature
+        for delta in piece.tools:
+            self.calls.add(delta)
+        self.cut = self.cut or piece.calls_end == "cut"
         self.logprobs += piece.logprobs
         # A log probability is some 100 bytes, with its alternatives more; the bound need not be exact.
         self._size += len(piece.content) + len(piece.thinking) + 100 * len(piece.logprobs)
