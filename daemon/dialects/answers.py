@@ -67,6 +67,76 @@ def _ollama(raw: bytes) -> Answer:
     return Answer(text, msgspec.json.encode(result))
 
 
+class _OpenAiFunction(msgspec.Struct, gc=False):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class _OpenAiCall(msgspec.Struct, gc=False):
+    index: int = 0
+    id: str | None = None
+    function: _OpenAiFunction | None = None
+
+
+class _OpenAiMessage(msgspec.Struct, gc=False):
+    content: str | None = None
+    refusal: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    tool_calls: list[_OpenAiCall] | None = None
+
+
+class _OpenAiChoice(msgspec.Struct, gc=False):
+    index: int = 0
+    delta: _OpenAiMessage | None = None
+    message: _OpenAiMessage | None = None
+    text: str | None = None
+
+
+class _OpenAiChunk(msgspec.Struct, gc=False):
+    choices: list[_OpenAiChoice] | None = None
+
+
+_read_chunk = msgspec.json.Decoder(_OpenAiChunk).decode
+
+
+def _openai(raw: bytes) -> Answer:
+    """Of several choices the first is the answer that the next turn is likely to bring back."""
+    content: list[str] = []
+    thinking: list[str] = []
+    calls: dict[int, dict[str, Any]] = {}
+    for event in raw.split(b"\n") if raw.startswith((b"data:", b":", b"event:")) else [raw]:
+        text = event.removeprefix(b"data:").strip()
+        if not text.startswith(b"{"):
+            continue
+        try:
+            chunk = _read_chunk(text)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            continue  # cut off
+        for choice in chunk.choices or ():
+            said = choice.delta or choice.message or _OpenAiMessage(choice.text)
+            if choice.index:
+                continue
+            content.append(said.content or said.refusal or "")
+            thinking.append(said.reasoning_content or said.reasoning or "")
+            for number, call in enumerate(said.tool_calls or ()):
+                function = call.function or _OpenAiFunction()
+                place = call.index if choice.delta is not None else number
+                whole = calls.setdefault(
+                    place, {"id": "", "type": "function", "function": {"name": "", "arguments": ""}}
+                )
+                whole["id"] = whole["id"] or call.id or ""
+                whole["function"]["name"] = whole["function"]["name"] or function.name or ""
+                whole["function"]["arguments"] += function.arguments or ""
+    text_of = "".join(content)
+    result: dict[str, Any] = {"role": "assistant", "content": text_of}
+    if any(thinking):
+        result["reasoning_content"] = "".join(thinking)
+    if calls:
+        result["tool_calls"] = [calls[number] for number in sorted(calls)]
+    return Answer(text_of, msgspec.json.encode(result))
+
+
 def _vectors(raw: bytes) -> Answer:
     return Answer("", raw)
 
@@ -76,4 +146,7 @@ _ASSEMBLERS: dict[str, Callable[[bytes], Answer]] = {
     "ollama.generate": _ollama,
     "ollama.embed": _vectors,
     "ollama.embeddings": _vectors,
+    "openai.chat": _openai,
+    "openai.completion": _openai,
+    "openai.embedding": _vectors,
 }

@@ -24,6 +24,9 @@ class Shape(StrEnum):
     GENERATE = "ollama.generate"
     EMBED = "ollama.embed"
     EMBEDDINGS = "ollama.embeddings"
+    OPENAI_CHAT = "openai.chat"
+    OPENAI_COMPLETION = "openai.completion"
+    OPENAI_EMBEDDING = "openai.embedding"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,8 @@ class Ask:
     @property
     def empty(self) -> bool:
         """Whether there is nothing to infer: Ollama then only loads the model, or with keep_alive 0 unloads it."""
-        return not self.document.get(_SUBSTANCE[self.shape])
+        substance = _SUBSTANCE.get(self.shape)
+        return substance is not None and not self.document.get(substance)
 
 
 _SUBSTANCE = {Shape.CHAT: "messages", Shape.GENERATE: "prompt", Shape.EMBED: "input", Shape.EMBEDDINGS: "prompt"}

@@ -1,13 +1,11 @@
-"""A client of Ollama before an upstream that speaks OpenAI's dialect: the built-in engine, vLLM, LM Studio, …
+"""A client of Ollama before an upstream that speaks OpenAI's dialect: embeddings, and what asks for nothing.
 
-Rule: each class joins a request of `openai_requests`, a reader and a writer; none knows the shapes itself. Counts are
-the upstream's, never guessed; durations are the upstream's where it tells them (llama.cpp), else measured here.
+Rule: counts are the upstream's, never guessed. Chat and generate are joined in `pairs.py`.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from typing import Any, Literal
 
 import msgspec
@@ -15,14 +13,10 @@ import msgspec
 from daemon.clock import Clock
 from daemon.dialects import openai_requests, translator
 from daemon.dialects.asks import Ask, Shape, expect, keep_alive_seconds
-from daemon.dialects.ollama_conversation import conversation
 from daemon.dialects.ollama_writer import OllamaWriter
-from daemon.dialects.openai_stream import OpenAiStream
-from daemon.dialects.pieces import Gathered, Piece
+from daemon.dialects.openai_stream import error_answer
 from daemon.dialects.translator import MAX_WHOLE, UpstreamGarbled, is_list, said
 from daemon.exchange import Usage
-
-_CANNOT_TAKE = re.compile(r"(image|audio|video) input is not supported\b")
 
 
 class _OverOpenAi:
@@ -43,68 +37,10 @@ class _OverOpenAi:
         return b""
 
     def error_status(self, status: int, body: bytes) -> tuple[int, str]:
-        answer, words = translator.error_answer(status, body)
-        # llama.cpp answers 500 to an image or audio that its model cannot take; it is the client's to leave it out.
-        return (400 if status == 500 and _CANNOT_TAKE.match(words) else answer), words
+        return error_answer(status, body)
 
     def _elapsed_ns(self, since: int) -> int:
         return max(0, self._clock.now() - since) * 1000
-
-
-class OllamaOverOpenAi(_OverOpenAi):
-    """chat and generate, streamed or whole."""
-
-    def __init__(self, ask: Ask, clock: Clock) -> None:
-        super().__init__(ask, clock)
-        self.upstream_path = "/v1/chat/completions"
-        asked = conversation(ask)
-        if asked.prompt is None:
-            self._request = openai_requests.chat_completion(asked)
-        else:
-            self.upstream_path = "/v1/completions"
-            self._request = openai_requests.completion(asked)
-        if ask.stream:
-            self.content_type = translator.NDJSON
-        self._reader = OpenAiStream()
-        self._writer = OllamaWriter(ask, clock)
-        self._whole = None if ask.stream else Gathered()
-        self._first = 0
-
-    def body(self, model: str) -> bytes:
-        self._sent = self._clock.now()
-        return msgspec.json.encode({"model": model} | self._request)
-
-    def feed(self, data: bytes) -> bytes:
-        return self._write(self._reader.feed(data))
-
-    def terminator(self) -> bytes:
-        rest = self._write(self._reader.end())
-        ending = self._reader.ending
-        self.finished = True
-        self.usage = Usage(ending.tokens_in, ending.tokens_out)
-        if ending.prefill_ns is None and self._first:
-            ending.prefill_ns = (self._first - self._sent) * 1000
-            ending.generation_ns = self._elapsed_ns(self._first)
-        total = self._elapsed_ns(self._sent)
-        if self._whole is not None:
-            return self._writer.whole(self._whole, ending, total)
-        return rest + self._writer.last_line(ending, total)
-
-    def so_far(self) -> bytes:
-        return b"" if self._whole is None or self._whole.empty else self._writer.unfinished(self._whole)
-
-    def _write(self, pieces: list[Piece]) -> bytes:
-        self.finished = self._reader.finished
-        if not pieces:
-            return b""
-        self._first = self._first or self._clock.now()
-        self.pieces += len(pieces)
-        if self._whole is None:
-            line = self._writer.line
-            return line(pieces[0]) if len(pieces) == 1 else b"".join(map(line, pieces))
-        for piece in pieces:
-            self._whole.add(piece)
-        return b""
 
 
 class NothingOverOpenAi(_OverOpenAi):

@@ -49,7 +49,7 @@ class OllamaWriter:
             return _encode(self._object(message, {"done": False}, piece.logprobs, {})) + b"\n"
         return b"".join((self._before_time, self._time(), self._before_text, _encode(piece.content), self._after_text))
 
-    def last_line(self, ending: Ending, total_ns: int) -> bytes:
+    def last(self, ending: Ending, total_ns: int) -> bytes:
         """The line that ends the stream; it brings no text."""
         return (
             _encode(self._object(self._body("", "", []), _done(ending.reason), [], _metrics(ending, total_ns))) + b"\n"

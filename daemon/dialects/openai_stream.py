@@ -6,11 +6,13 @@ chunk of their own; llama.cpp: the last one). The stream ends with `[DONE]` and 
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
 
 from common.errors import UpstreamFailed
+from daemon.dialects import translator
 from daemon.dialects.lines import SseReader
 from daemon.dialects.pieces import CallsEnd, Ending, Piece, ToolDelta
 from daemon.dialects.translator import UpstreamGarbled, UpstreamTruncated, said
@@ -155,6 +157,16 @@ class OpenAiStream:
         if not (content or thinking or tools or logprobs or calls_end):
             return None
         return Piece(content, thinking, tools, logprobs, calls_end=calls_end)
+
+
+_CANNOT_TAKE = re.compile(r"(image|audio|video) input is not supported\b")
+
+
+def error_answer(status: int, body: bytes) -> tuple[int, str]:
+    """Status and words for the client of an error answer of such an upstream."""
+    answer, words = translator.error_answer(status, body)
+    # llama.cpp answers 500 to an image or audio that its model cannot take; it is the client's to leave it out.
+    return (400 if status == 500 and _CANNOT_TAKE.match(words) else answer), words
 
 
 class _Calls:

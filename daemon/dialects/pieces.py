@@ -12,7 +12,6 @@ import msgspec
 
 from daemon.dialects.translator import MAX_WHOLE, UpstreamGarbled
 
-
 CallsEnd = Literal["", "whole", "cut"]
 
 
@@ -54,7 +53,7 @@ class Ending(msgspec.Struct, gc=False):
 
 
 class ToolCall(msgspec.Struct, gc=False):
-    """One whole call. `id` is empty where the upstream gave none; `arguments` is JSON text, cut where the answer was."""
+    """One whole call. `id` is empty where there was none; `arguments` is JSON text, cut where the answer was cut."""
 
     index: int
     id: str

@@ -20,6 +20,7 @@ MAX_WHOLE = 64 << 20
 MAX_LINE = 16 << 20
 
 NDJSON = "application/x-ndjson"
+SSE = "text/event-stream; charset=utf-8"
 JSON = "application/json; charset=utf-8"
 
 
@@ -100,8 +101,13 @@ def _ndjson_error(message: str) -> bytes:
     return msgspec.json.encode({"error": message}) + b"\n"
 
 
+def _openai_error(message: str) -> bytes:
+    error = {"message": message, "type": "server_error", "param": None, "code": "upstream_error"}
+    return b"data: " + msgspec.json.encode({"error": error}) + b"\n\n"
+
+
 # One entry a family of client shapes; the part before the dot of `Ask.shape`.
-_IN_STREAM = {"ollama": _ndjson_error}
+_IN_STREAM = {"ollama": _ndjson_error, "openai": _openai_error}
 
 # What the client can mend by asking differently, and what passes; all else is the upstream's failure, not the client's.
 _PASSED_ON = frozenset({400, 404, 413, 415, 422})

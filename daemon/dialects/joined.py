@@ -1,0 +1,107 @@
+"""A translator between two dialects: a request, a reader of the upstream's answer, a writer for the client.
+
+Rule: counts are the upstream's, never guessed; durations are the upstream's where it tells them, else measured here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+from daemon.clock import Clock
+from daemon.dialects import translator
+from daemon.dialects.pieces import Ending, Gathered, Piece
+from daemon.exchange import Usage
+
+
+class Reader(Protocol):
+    """What an upstream streams, as pieces."""
+
+    ending: Ending
+    finished: bool
+
+    def feed(self, data: bytes) -> list[Piece]: ...
+    def end(self) -> list[Piece]: ...
+
+
+class Writer(Protocol):
+    """Pieces, as a client is to have them."""
+
+    def line(self, piece: Piece) -> bytes: ...
+    def last(self, ending: Ending, total_ns: int) -> bytes: ...
+    def whole(self, answer: Gathered, ending: Ending, total_ns: int) -> bytes: ...
+    def unfinished(self, answer: Gathered) -> bytes: ...
+
+
+class Joined:
+    """See `translator.Translator`."""
+
+    upstream_method: Literal["POST", "GET"] = "POST"
+
+    def __init__(
+        self,
+        path: str,
+        request: dict[str, Any],
+        reader: Reader,
+        writer: Writer,
+        clock: Clock,
+        *,
+        streamed_as: str | None,
+        whole_as: str = translator.JSON,
+        error_answer: Callable[[int, bytes], tuple[int, str]] = translator.error_answer,
+    ) -> None:
+        """`streamed_as` is the content type of a streamed answer; None where the client wants it whole."""
+        self.upstream_path = path
+        self.content_type = streamed_as or whole_as
+        self.usage = Usage()
+        self.pieces = 0
+        self.finished = False
+        self.error_status = error_answer
+        self._request = request
+        self._reader = reader
+        self._writer = writer
+        self._clock = clock
+        self._whole = None if streamed_as else Gathered()
+        self._sent = 0
+        self._first = 0
+
+    def body(self, model: str) -> bytes:
+        self._sent = self._clock.now()
+        return msgspec.json.encode({"model": model} | self._request)
+
+    def feed(self, data: bytes) -> bytes:
+        return self._write(self._reader.feed(data))
+
+    def terminator(self) -> bytes:
+        rest = self._write(self._reader.end())
+        ending = self._reader.ending
+        self.finished = True
+        self.usage = Usage(ending.tokens_in, ending.tokens_out)
+        if ending.prefill_ns is None and self._first:
+            ending.prefill_ns = (self._first - self._sent) * 1000
+            ending.generation_ns = self._elapsed_ns(self._first)
+        total = self._elapsed_ns(self._sent)
+        if self._whole is not None:
+            return self._writer.whole(self._whole, ending, total)
+        return rest + self._writer.last(ending, total)
+
+    def so_far(self) -> bytes:
+        return b"" if self._whole is None or self._whole.empty else self._writer.unfinished(self._whole)
+
+    def _write(self, pieces: list[Piece]) -> bytes:
+        self.finished = self._reader.finished
+        if not pieces:
+            return b""
+        self._first = self._first or self._clock.now()
+        self.pieces += len(pieces)
+        if self._whole is None:
+            line = self._writer.line
+            return line(pieces[0]) if len(pieces) == 1 else b"".join(map(line, pieces))
+        for piece in pieces:
+            self._whole.add(piece)
+        return b""
+
+    def _elapsed_ns(self, since: int) -> int:
+        return max(0, self._clock.now() - since) * 1000

@@ -1,0 +1,314 @@
+"""OpenAI's dialect on both sides: streams go through as they are, whole answers are assembled from a stream.
+
+Rule: the upstream is always asked for a stream, with its usage; a client that had not asked for the usage does not get
+that chunk, and one that wants one answer gets what the deltas add up to, in the upstream's own fields. Events that
+cannot be the end, an error or the usage leave unparsed. Embeddings have no stream and go through whole.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from common.errors import UpstreamFailed
+from daemon.dialects import translator
+from daemon.dialects.asks import Ask, Shape
+from daemon.dialects.lines import SseReader
+from daemon.dialects.openai_stream import error_answer
+from daemon.dialects.openai_writer import DONE
+from daemon.dialects.translator import MAX_WHOLE, UpstreamGarbled, UpstreamTruncated, is_list, said
+from daemon.exchange import Usage
+
+
+class _UsageCounts(msgspec.Struct, gc=False):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+class _Choice(msgspec.Struct, gc=False):
+    finish_reason: str | None = None
+
+
+class _Event(msgspec.Struct, gc=False):
+    choices: list[_Choice] | None = None
+    usage: _UsageCounts | None = None
+    error: Any = None
+
+
+_read_event = msgspec.json.Decoder(_Event).decode
+
+
+class _Through:
+    """What the translators below share."""
+
+    upstream_method: Literal["POST", "GET"] = "POST"
+
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
+        self.upstream_path = ask.route
+        self.content_type = translator.SSE if ask.stream else translator.JSON
+        self.usage = Usage()
+        self.pieces = 0
+        self.finished = False
+
+    def error_status(self, status: int, body: bytes) -> tuple[int, str]:
+        return error_answer(status, body)
+
+
+class _Streamed(_Through):
+    """Reads the upstream's events; what becomes of one is the heirs' matter."""
+
+    def __init__(self, ask: Ask) -> None:
+        super().__init__(ask)
+        self._events = SseReader()
+        self._failure: UpstreamFailed | None = None
+
+    def body(self, model: str) -> bytes:
+        options = (self._ask.document.get("stream_options") or {}) | {"include_usage": True}
+        return msgspec.json.encode({**self._ask.document, "model": model, "stream": True, "stream_options": options})
+
+    def _end_of_events(self) -> list[bytes]:
+        try:
+            return [event.data for event in self._events.end()]
+        except UpstreamGarbled as error:
+            raise UpstreamTruncated("the upstream's answer ended within an event") from error
+
+    def _check_finished(self) -> None:
+        if not self.finished:
+            raise UpstreamTruncated("the upstream's answer ended before its last event")
+
+    def _read(self, event: bytes, read: Any) -> Any:
+        """The event decoded; UpstreamSaid where it is an error, UpstreamGarbled where it is nothing of OpenAI's."""
+        if self.finished:
+            raise UpstreamGarbled("the upstream's answer goes on after its end")
+        try:
+            decoded = read(event)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise UpstreamGarbled(f"the upstream sent an event that is not OpenAI's: {error}") from error
+        if decoded.error is not None:
+            code = decoded.error.get("code") if isinstance(decoded.error, dict) else None
+            raise said({"error": decoded.error}, code)
+        if decoded.usage is not None:
+            self.usage = Usage(decoded.usage.prompt_tokens, decoded.usage.completion_tokens)
+        return decoded
+
+
+class OpenAiThrough(_Streamed):
+    """A streamed answer to a client who wants a stream."""
+
+    def __init__(self, ask: Ask) -> None:
+        super().__init__(ask)
+        self._wants_usage = (ask.document.get("stream_options") or {}).get("include_usage") is True
+        # From the chunk that names a reason to finish on, everything is the end and waits for it.
+        self._last: list[bytes] = []
+
+    def feed(self, data: bytes) -> bytes:
+        if self._failure is not None:
+            raise self._failure
+        out: list[bytes] = []
+        try:
+            for event in self._events.feed(data):
+                self._take(event.data, out)
+        except UpstreamFailed as failure:
+            self._failure = failure
+            if not out:
+                raise
+        return b"".join(out)
+
+    def terminator(self) -> bytes:
+        if self._failure is not None:
+            raise self._failure
+        out: list[bytes] = []
+        for event in self._end_of_events():
+            self._take(event, out)
+        self._check_finished()
+        return b"".join((*out, *self._last, DONE))
+
+    def so_far(self) -> bytes:
+        return b""
+
+    def _take(self, event: bytes, out: list[bytes]) -> None:
+        if event == b"[DONE]":
+            self.finished = True
+            return
+        if not self._last and not self.finished and _is_plain(event):
+            self.pieces += 1
+            out.append(b"data: " + event + b"\n\n")
+            return
+        decoded = self._read(event, _read_event)
+        ends = any(choice.finish_reason for choice in decoded.choices or ())
+        if not decoded.choices and decoded.usage is not None and not self._wants_usage:
+            return  # it was only for us
+        if ends or self._last or decoded.usage is not None:
+            self._last.append(b"data: " + event + b"\n\n")
+            return
+        self.pieces += 1
+        out.append(b"data: " + event + b"\n\n")
+
+
+def _is_plain(event: bytes) -> bool:
+    """Whether an event is certainly neither the end, an error nor the usage, without looking at the rest.
+
+    Within a JSON string these marks cannot stand: their quotes would be escaped.
+    """
+    return (
+        b'"finish_reason":null' in event
+        and event.count(b'"finish_reason"') == 1
+        and b'"error"' not in event
+        and (b'"usage"' not in event or b'"usage":null' in event)
+    )
+
+
+class OpenAiWhole(_Streamed):
+    """A streamed answer to a client who wants one answer: the deltas added up."""
+
+    def __init__(self, ask: Ask) -> None:
+        super().__init__(ask)
+        self._head: dict[str, Any] = {}
+        self._choices: dict[int, dict[str, Any]] = {}
+        self._size = 0
+
+    def feed(self, data: bytes) -> bytes:
+        for event in self._events.feed(data):
+            self._gather(event.data)
+        return b""
+
+    def terminator(self) -> bytes:
+        for event in self._end_of_events():
+            self._gather(event)
+        self._check_finished()
+        return self.so_far()
+
+    def so_far(self) -> bytes:
+        if not self._head:
+            return b""
+        chat = self._ask.shape is Shape.OPENAI_CHAT
+        choices = [_choice(number, self._choices[number], chat=chat) for number in sorted(self._choices)]
+        head = self._head | {"object": "chat.completion" if chat else "text_completion", "choices": choices}
+        return msgspec.json.encode({name: head[name] for name in _ordered(head)})
+
+    def _gather(self, event: bytes) -> None:
+        if event == b"[DONE]":
+            self.finished = True
+            return
+        self._read(event, _read_event)
+        self._size += len(event)
+        if self._size > MAX_WHOLE:
+            raise UpstreamGarbled(f"the upstream's answer is longer than {MAX_WHOLE:,} bytes")
+        chunk = msgspec.json.decode(event)
+        choices = chunk.pop("choices", None) or ()
+        self._head |= {name: value for name, value in chunk.items() if value is not None or name not in self._head}
+        for choice in choices:
+            if not isinstance(choice, dict) or not isinstance(choice.get("index", 0), int):
+                raise UpstreamGarbled("the upstream sent a choice that is not OpenAI's")
+            self.pieces += 1
+            _add(self._choices.setdefault(choice.get("index", 0), {}), choice)
+
+
+def _add(whole: dict[str, Any], part: dict[str, Any]) -> None:
+    """Add a delta up: texts are joined, lists of numbered entries merged by their `index`, other lists joined, the
+    rest replaced."""
+    for name, value in part.items():
+        known = whole.get(name)
+        if value is None:
+            whole.setdefault(name, None)
+        elif known is None:
+            whole[name] = _fresh(value)
+        elif isinstance(value, str) and isinstance(known, str):
+            whole[name] = value if name in _SAID_ONCE else known + value
+        elif isinstance(value, dict) and isinstance(known, dict):
+            _add(known, value)
+        elif isinstance(value, list) and isinstance(known, list):
+            _add_list(known, value)
+        else:
+            whole[name] = value
+
+
+_SAID_ONCE = frozenset({"role", "id", "type", "name", "finish_reason", "object"})
+
+
+def _fresh(value: Any) -> Any:
+    if isinstance(value, dict):
+        fresh: dict[str, Any] = {}
+        _add(fresh, value)
+        return fresh
+    if isinstance(value, list):
+        entries: list[Any] = []
+        _add_list(entries, value)
+        return entries
+    return value
+
+
+def _add_list(known: list[Any], added: list[Any]) -> None:
+    for entry in added:
+        number = entry.get("index") if isinstance(entry, dict) else None
+        same = None if number is None else next((each for each in known if each.get("index") == number), None)
+        if same is None:
+            known.append(_fresh(entry))
+        else:
+            _add(same, entry)
+
+
+def _choice(number: int, gathered: dict[str, Any], *, chat: bool) -> dict[str, Any]:
+    choice = {name: value for name, value in gathered.items() if name not in ("index", "delta", "text")}
+    choice.setdefault("logprobs", None)
+    choice.setdefault("finish_reason", None)
+    if not chat:
+        return {"index": number, "text": gathered.get("text") or ""} | choice
+    message = {"role": "assistant", "content": None} | (gathered.get("delta") or {})
+    for call in message.get("tool_calls") or ():
+        call.pop("index", None)
+    return {"index": number, "message": message} | choice
+
+
+def _ordered(head: dict[str, Any]) -> list[str]:
+    """As OpenAI orders an answer: what it is, then the choices, then the counts and the rest."""
+    first = [name for name in ("id", "object", "created", "model", "choices", "usage") if name in head]
+    return first + [name for name in head if name not in first]
+
+
+class _VectorUsage(msgspec.Struct, gc=False):
+    prompt_tokens: int | None = None
+
+
+class _Vectors(msgspec.Struct, gc=False):
+    data: msgspec.Raw = msgspec.Raw()
+    usage: _VectorUsage | None = None
+    error: Any = None
+
+
+class OpenAiVectors(_Through):
+    """Embeddings: one JSON answer, through as it is."""
+
+    def __init__(self, ask: Ask) -> None:
+        super().__init__(ask)
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def body(self, model: str) -> bytes:
+        return msgspec.json.encode({**self._ask.document, "model": model})
+
+    def feed(self, data: bytes) -> bytes:
+        self._parts.append(data)
+        self._size += len(data)
+        if self._size > MAX_WHOLE:
+            raise UpstreamGarbled(f"the upstream's answer is longer than {MAX_WHOLE:,} bytes")
+        return b""
+
+    def terminator(self) -> bytes:
+        whole = b"".join(self._parts)
+        try:
+            vectors = msgspec.json.decode(whole, type=_Vectors)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise UpstreamGarbled(f"the upstream's answer is not OpenAI's: {error}") from error
+        if vectors.error is not None:
+            raise said({"error": vectors.error})
+        if not is_list(vectors.data):
+            raise UpstreamGarbled("the upstream's answer has no embeddings")
+        self.finished = True
+        self.usage = Usage(vectors.usage.prompt_tokens if vectors.usage else None, 0)
+        return whole
+
+    def so_far(self) -> bytes:
+        return b""
