@@ -1153,14 +1153,10 @@ USAGE = Verb("usage", UsageRequest, Usage)
 _COMING = frozenset(  # agreed on, and not answered yet
     {
         "users/discard",
-        "limits/use",
         "limits/try",
         "models/access",
         "upstreams/drain",
         "upstreams/undrain",
-        "live/ended",
-        "live/show",
-        "live/follow",
         "audit/position",
         "audit/admin",
         "usage",

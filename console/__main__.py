@@ -6,7 +6,7 @@ import click
 
 from common.version import version
 from console.command import Commands, Session
-from console.commands import audit, completion, house, keys, limits, live, models, upstreams, users
+from console.commands import audit, completion, house, keys, limits, live, models, upstreams, users, view
 
 CONSOLE_IS_NOT_THERE = "The console screen is not part of this version yet; every one of its actions is a command:"
 
@@ -47,6 +47,8 @@ for command in (
     upstreams.upstreams,
     live.live,
     live.cancel,
+    view.view,
+    view.ended,
     audit.audit,
     completion.completion,
 ):

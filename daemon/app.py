@@ -27,7 +27,7 @@ from common.version import version
 from daemon import logs
 from daemon.access.accounts import Accounts
 from daemon.access.directory import Change, Cut, Directory
-from daemon.access.identity import Access
+from daemon.access.identity import Access, Caller
 from daemon.access.passwords import PasswordPool
 from daemon.access.sessions import Sessions
 from daemon.admin.lock import hold_lock
@@ -46,7 +46,7 @@ from daemon.hub import Hub
 from daemon.metrics import Metrics
 from daemon.providers.registry import Registry, on_state_change
 from daemon.readiness import Readiness
-from daemon.relay import Gate
+from daemon.relay import Gate, Visit
 from daemon.store.database import Database
 from daemon.store.settings import get_setting, set_setting
 from daemon.systemd import notify_systemd
@@ -233,6 +233,7 @@ def _connect(stack: AsyncExitStack, house: House) -> None:
     def exchange_changed(exchange: Exchange) -> None:
         hub.publish("live", exchange.request_id)
         if exchange.state is not None:
+            house.recent.ended(exchange)
             metrics.exchange_ended(exchange)
             logs.exchange_ended(exchange)
 
@@ -246,7 +247,21 @@ def _connect(stack: AsyncExitStack, house: House) -> None:
         else:
             hub.publish(event.kind, event.id)
 
+    def turned_away(caller: Caller, visit: Visit, model: str, reason: str) -> None:
+        house.recent.refused(
+            house.clock.wall(),
+            reason=reason,
+            user=caller.user.email,
+            key=caller.key.id if caller.key is not None else None,
+            client_label=visit.label_of(caller),
+            address=visit.address,
+            route=visit.route,
+            model=model,
+        )
+
+    house.recent.tell = partial(hub.publish, "ended")
     gate.changed = exchange_changed
+    gate.turned_away = turned_away
     gate.admissible = disk.check
     house.directory.listeners.append(directory_changed)
     on_state_change(house.registry, partial(hub.publish, "upstream"))

@@ -11,6 +11,9 @@ import ipaddress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from daemon.pace import Pace
+from daemon.recent import Recent
+
 if TYPE_CHECKING:
     from tornado.tcpserver import TCPServer
 
@@ -54,6 +57,9 @@ class House:
     hub: Hub
     metrics: Metrics
     readiness: Readiness
+    recent: Recent = field(default_factory=Recent)
+    pace: Pace = field(default_factory=Pace)
+    views: int = 0  # of running exchanges, by administrators, now
     stopping: bool = False
     answering: int = 0  # requests of the LAN face that are being answered
     answered: asyncio.Event = field(default_factory=asyncio.Event)  # set while there are none

@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from common import protocol
-from common.protocol import LIMIT_FIELDS, LimitRow, LimitsSet, LimitsShow, LimitTarget, LimitValues
+from common.protocol import LIMIT_FIELDS, LimitRow, LimitsSet, LimitsShow, LimitsUse, LimitTarget, LimitValues
 from console.command import (
     Session,
     completes,
@@ -20,10 +20,17 @@ from console.command import (
     print_table,
     yes_option,
 )
-from console.tables import Column
+from console.tables import Column, moment
 
 _TITLES = ("REQ/MIN", "REQ/HOUR", "REQ/DAY", "TOK/MIN", "TOK/DAY", "AT ONCE")
 _COLUMNS = [Column("TARGET", flexible=True), *(Column(title, right=True) for title in _TITLES)]
+_USE = [
+    Column("TARGET", flexible=True),
+    Column("LIMIT"),
+    Column("USED", right=True),
+    Column("MAX", right=True),
+    Column("SOME FREE AT"),
+]
 
 _targets = completes(protocol.LIMITS_SHOW, LimitsShow(), "target")
 
@@ -71,6 +78,20 @@ def show(session: Session, target: str | None, as_json: bool) -> None:
         print_json(rows)
     else:
         limit_table(rows)
+
+
+@limits.command()
+@click.argument("target", required=False, shell_complete=_targets)
+@json_option
+@pass_session
+def use(session: Session, target: str | None, as_json: bool) -> None:
+    """Show how much of its limits TARGET uses now, or who uses how much of what, the fullest first."""
+    uses = session.client.ask(protocol.LIMITS_USE, LimitsUse(target))
+    if as_json:
+        print_json(uses)
+        return
+    cells = [[each.target, each.limit, each.used, each.max, moment(each.frees_at)] for each in uses]
+    print_table(_USE, cells, empty="no limit is used")
 
 
 @limits.command(name="set")
