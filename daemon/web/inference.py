@@ -27,8 +27,8 @@ from daemon.web.stream import ClientStream
 
 JSON = "application/json; charset=utf-8"
 
-# Makes the reader of a request whose head is there (`GateServer`).
-Carrier = Callable[[HTTP1Connection, RequestStartLine, HTTPHeaders], HTTPMessageDelegate]
+# Makes the reader of a request whose head is there (`bounds.py`).
+Carrier = Callable[[HTTP1Connection, RequestStartLine, HTTPHeaders], "InferenceRequest"]
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,15 @@ class InferenceRequest(HTTPMessageDelegate):
         self._left = False
         allowed = base.origin_headers(headers, house)
         self._answer = ClientStream(connection, asked, headers, [("X-Request-Id", self._request_id), *allowed.items()])
+
+    def unwelcome(self) -> bool:
+        """Whether the caller has no credential that counts: `finish` answers so, however little of the body came."""
+        try:
+            base.check_reception(self._headers, self._house)
+            self._house.access.identify(self._headers, address=self._address)
+        except GatewayError:
+            return True
+        return False
 
     def data_received(self, chunk: bytes) -> None:
         self._body.append(chunk)
