@@ -10,14 +10,15 @@ import ipaddress
 import socket
 import ssl
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tornado import netutil
 from tornado.httpserver import HTTPServer, _HTTPRequestContext
 from tornado.web import Application
 
-from daemon.config import Config
+from daemon.config import Config, Server
+from daemon.descriptors import Accepting, for_clients
 from daemon.web import heads
 from daemon.web.bounds import MAX_BLOB, Bounds
 from daemon.web.connection import ClientConnection, Farewells, PlainStream, TlsStream
@@ -36,8 +37,9 @@ class GateServer(HTTPServer):
         carriers: Mapping[str, Carrier] | None = None,
     ) -> None:
         """`carriers`: by path, who carries a POST in place of the application."""
+        self._bounds = Bounds(application, carriers or {}, config.server.max_body)
         super().initialize(
-            Bounds(application, carriers or {}, config.server.max_body),
+            self._bounds,
             ssl_options=ssl_options,
             max_header_size=heads.MAX_HEAD,
             body_timeout=None,
@@ -51,6 +53,19 @@ class GateServer(HTTPServer):
         self._proxies = [ipaddress.ip_network(text, strict=False) for text in config.server.trusted_proxies]
         self._open: Counter[str] = Counter()
         self._farewells = Farewells()
+
+    def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
+        # Tornado's own loop spins where no descriptor is left.
+        for each in sockets:
+            self._sockets[each.fileno()] = each
+            self._handlers[each.fileno()] = Accepting(each, self._handle_connection, ceiling=for_clients()).stop
+
+    def take_up(self, server: Server) -> None:
+        """Go on with these bounds; connections that stand keep what they were given."""
+        self._per_address = server.connections_per_address
+        self._proxies = [ipaddress.ip_network(text, strict=False) for text in server.trusted_proxies]
+        self.max_buffer_size = server.max_body + 1024 * 1024
+        self._bounds.max_body = server.max_body
 
     def _handle_connection(self, connection: socket.socket, address: Any) -> None:
         # Tornado's TCPServer calls this for each accepted socket: the earliest place to refuse one.
