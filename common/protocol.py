@@ -1168,7 +1168,6 @@ _COMING = frozenset(  # agreed on, and not answered yet
         "upstreams/undrain",
         "audit/position",
         "audit/admin",
-        "usage",
     }
 )
 

@@ -6,7 +6,7 @@ import click
 
 from common.version import version
 from console.command import Commands, Session
-from console.commands import audit, completion, house, keys, limits, live, models, upstreams, users, view
+from console.commands import audit, completion, house, keys, limits, live, models, upstreams, usage, users, view
 
 
 def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -51,6 +51,7 @@ for command in (
     live.cancel,
     view.view,
     view.ended,
+    usage.usage,
     audit.audit,
     completion.completion,
 ):

@@ -53,6 +53,7 @@ from daemon.store.settings import get_setting, set_setting
 from daemon.traffic.admission import Admission
 from daemon.traffic.limits import Limits
 from daemon.traffic.restore import restore
+from daemon.usage import keep_added_up
 from daemon.web.routes import application, relayed
 from daemon.web.server import GateServer, check_address, listen, tls_context
 
@@ -327,6 +328,7 @@ def _connect(stack: AsyncExitStack, house: House) -> None:
         house.sessions.run(),
         house.accounts.run(),
         disk.run(),
+        keep_added_up(house.database),
     ):
         stack.push_async_callback(_ended, asyncio.create_task(work))
 

@@ -7,7 +7,7 @@ verb does lives with its subject (`users.py`, `keys.py` ...), what it asks and a
 from __future__ import annotations
 
 from common import protocol
-from daemon.admin import audit, house, keys, limits, live, models, selftest, upstreams, users, view
+from daemon.admin import audit, house, keys, limits, live, models, selftest, upstreams, usage, users, view
 from daemon.admin.bound import Bound, many, one, raw
 
 _LINES = (
@@ -44,6 +44,7 @@ _LINES = (
     one(protocol.LIVE_SHOW, view.shown),
     many(protocol.LIVE_FOLLOW, view.followed),
     one(protocol.CANCEL, live.cancel),
+    one(protocol.USAGE, usage.used),
     many(protocol.AUDIT_SEARCH, audit.searched),
     one(protocol.AUDIT_SHOW, audit.shown),
     raw(protocol.AUDIT_EXPORT, audit.export),
