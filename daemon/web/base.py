@@ -122,7 +122,7 @@ class Handler(RequestHandler):
         elif isinstance(error, HTTPError):
             self.refuse(GatewayError(_words(error), status=error.status_code, code="invalid_request"))
         else:
-            self.refuse(unexpected(self.request_id))
+            self.refuse(unexpected(self.request_id, error))
 
     def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
         if isinstance(value, GatewayError | HTTPError | iostream.StreamClosedError | asyncio.CancelledError):
@@ -217,8 +217,11 @@ def without_credentials(path: str) -> str:
     return path if shown == segments else "/".join(shown)
 
 
-def unexpected(request_id: str) -> GatewayError:
-    """What the client is told of a failure that nobody foresaw."""
+def unexpected(request_id: str, error: BaseException | None = None) -> GatewayError:
+    """What the client is told of a failure that nobody foresaw, or of too little memory for what it sent."""
+    if isinstance(error, MemoryError):
+        words = "the gateway has too little memory for this request now; try again in a moment"
+        return Unavailable(words, code="busy", retry_after=5)
     return GatewayError(f"the gateway failed on this request; its log tells more under request id {request_id}")
 
 

@@ -188,11 +188,14 @@ class RequestConnection(HTTP1Connection):
         return None if body is None else self._answered(body, delegate)
 
     async def _answered(self, body: Awaitable[None], delegate: HTTPMessageDelegate) -> None:
-        """The body; where its framing is wrong the delegate says so, as it does of the head."""
+        """The body; where its framing is wrong or it does not fit the delegate says so, as it does of the head."""
         try:
             await body
-        except HTTPInputError:
+        except (HTTPInputError, MemoryError) as error:
             refuse = getattr(delegate, "refuse", None)
             if refuse is None or self._write_finished:
                 raise
-            await refuse(400, "the chunks of the request body are malformed")
+            if isinstance(error, MemoryError):
+                await refuse(503, "the gateway has too little memory for this request now; try again in a moment")
+            else:
+                await refuse(400, "the chunks of the request body are malformed")
