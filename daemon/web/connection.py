@@ -4,6 +4,7 @@
     takes bare LF, odd names, hundreds of header lines       `heads.parse` decides
     cuts a connection whose head is too long                 it is answered: 431
     stops listening once unread bytes lie there              who pipelines and leaves is seen to leave
+    serves what it read before it closed                     a closed connection asks for nothing
     closes over what a refused client still sends            reads that away for a moment, or the answer would be
                                                              lost in a reset before it is read (RFC 9112, 9.6)
 
@@ -146,7 +147,9 @@ class ClientConnection(HTTP1ServerConnection):
 
     async def _server_request_loop(self, delegate: HTTPServerConnectionDelegate) -> None:
         try:
-            while True:
+            # Tornado would go on with what it has read of a connection that is closed already: a request behind one
+            # that was refused, or that asked for the close, would be carried out for nobody.
+            while not self.stream.closed():
                 request = RequestConnection(self)
                 if not await request.read_response(delegate.start_request(self, request)):
                     return
