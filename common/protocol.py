@@ -1162,7 +1162,6 @@ USAGE = Verb("usage", UsageRequest, Usage)
 _COMING = frozenset(  # agreed on, and not answered yet
     {
         "users/discard",
-        "limits/try",
         "models/access",
         "upstreams/drain",
         "upstreams/undrain",

@@ -30,6 +30,7 @@ _LINES = (
     one(protocol.KEYS_REVOKE, keys.revoke),
     one(protocol.LIMITS_SHOW, limits.shown),
     one(protocol.LIMITS_USE, limits.used),
+    one(protocol.LIMITS_TRY, limits.tried),
     one(protocol.LIMITS_SET, limits.set_values),
     one(protocol.LIMITS_CLEAR, limits.clear),
     one(protocol.MODELS_LIST, models.listed),
