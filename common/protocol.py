@@ -101,6 +101,15 @@ class Status(Message):
     default_model: str | None
     disk: DiskState
     stopping: bool
+    reloaded: Reloaded | None = None  # None: never since the start
+
+
+class Reloaded(Message):
+    """`status`: what came of the last SIGHUP."""
+
+    at: str
+    problem: str  # why the configuration was not taken up; empty where it was
+    waiting_for_restart: list[str]  # keys that are set otherwise than they run
 
 
 class Finding(Message):
@@ -1153,17 +1162,11 @@ USAGE = Verb("usage", UsageRequest, Usage)
 _COMING = frozenset(  # agreed on, and not answered yet
     {
         "users/discard",
-        "limits/use",
-        "limits/try",
         "models/access",
         "upstreams/drain",
         "upstreams/undrain",
-        "live/ended",
-        "live/show",
-        "live/follow",
         "audit/position",
         "audit/admin",
-        "usage",
     }
 )
 

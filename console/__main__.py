@@ -6,9 +6,7 @@ import click
 
 from common.version import version
 from console.command import Commands, Session
-from console.commands import audit, completion, house, keys, limits, live, models, upstreams, users
-
-CONSOLE_IS_NOT_THERE = "The console screen is not part of this version yet; every one of its actions is a command:"
+from console.commands import audit, completion, house, keys, limits, live, models, upstreams, usage, users, view
 
 
 def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -22,17 +20,21 @@ def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> 
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Name the release."
 )
+@click.option("--no-mouse", is_flag=True, help="The console leaves the mouse to the terminal.")
+@click.option("--slow", is_flag=True, help="The console draws once a second, for slow links.")
 @click.pass_context
-def cli(context: click.Context, socket: str | None) -> None:
-    """Look after a Gatelodge daemon.
+def cli(context: click.Context, socket: str | None, no_mouse: bool, slow: bool) -> None:
+    """Look after a Gatelodge daemon. Without a command: the console, full screen.
 
     Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 cannot reach the daemon.
     """
     context.obj = Session(socket)
     if context.invoked_subcommand is None:
-        click.echo(f"{CONSOLE_IS_NOT_THERE}\n", err=True)
-        click.echo(context.get_help(), err=True)
-        raise SystemExit(1)
+        from console import launch
+
+        if reason := launch.why_not():
+            raise click.ClickException(reason)
+        context.exit(launch.run(context.obj.socket, mouse=not no_mouse, slow=slow))
 
 
 for command in (
@@ -47,6 +49,9 @@ for command in (
     upstreams.upstreams,
     live.live,
     live.cancel,
+    view.view,
+    view.ended,
+    usage.usage,
     audit.audit,
     completion.completion,
 ):

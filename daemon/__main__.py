@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -20,14 +21,16 @@ from daemon import config as configuration
 
 def main() -> None:
     """The console script."""
+    _open_standard_streams()
     sys.exit(run(sys.argv[1:]))
 
 
 def run(arguments: list[str]) -> int:
     """Do what the arguments say; returns the exit code."""
     options = _parser().parse_args(arguments)
-    try:
-        config = configuration.load(
+
+    def read() -> configuration.Config:
+        return configuration.load(
             file=Path(options.config) if options.config else None,
             flags={
                 "storage.data": options.data,
@@ -36,21 +39,26 @@ def run(arguments: list[str]) -> int:
                 "upstreams": configuration.with_ollama(options.ollama, options.seats),
             },
         )
+
+    try:
+        config = read()
         if options.check:
             print("the configuration is valid")
             return 0
         if options.doctor:
             return _examine(config)
-        return _serve(config, builtin_model=options.builtin_model)
+        return _serve(config, builtin_model=options.builtin_model, read_again=read)
     except StartError as error:
         print(f"gatelodged: {error}", file=sys.stderr)
         return 1
 
 
-def _serve(config: configuration.Config, *, builtin_model: bool) -> int:
+def _serve(config: configuration.Config, *, builtin_model: bool, read_again: Callable[[], configuration.Config]) -> int:
     from daemon.app import serve
+    from daemon.descriptors import raise_limit
 
     os.umask(0o077)
+    raise_limit()
     try:
         import uvloop
 
@@ -58,7 +66,20 @@ def _serve(config: configuration.Config, *, builtin_model: bool) -> int:
     except ImportError:  # a platform without uvloop runs on asyncio's own loop
         runner = asyncio.Runner()
     with runner:
-        return runner.run(serve(config, builtin_model=builtin_model))
+        return runner.run(serve(config, builtin_model=builtin_model, read_again=read_again))
+
+
+def _open_standard_streams() -> None:
+    """Where a standard stream is closed the next file that is opened would get its number: the database, for one, and
+    with it whatever somebody prints."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (as long as the process)
 
 
 def _examine(config: configuration.Config) -> int:

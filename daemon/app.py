@@ -15,7 +15,7 @@ import os
 import signal
 import ssl
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -24,10 +24,10 @@ from typing import Any
 from common import paths
 from common.errors import StartError
 from common.version import version
-from daemon import logs
+from daemon import logs, systemd
 from daemon.access.accounts import Accounts
 from daemon.access.directory import Change, Cut, Directory
-from daemon.access.identity import Access
+from daemon.access.identity import Access, Caller
 from daemon.access.passwords import PasswordPool
 from daemon.access.sessions import Sessions
 from daemon.admin.lock import hold_lock
@@ -44,55 +44,102 @@ from daemon.first_start import greet
 from daemon.house import House
 from daemon.hub import Hub
 from daemon.metrics import Metrics
-from daemon.providers.registry import Registry, on_state_change
+from daemon.providers.registry import Registry
 from daemon.readiness import Readiness
-from daemon.relay import Gate
+from daemon.relay import Gate, Visit
+from daemon.reload import pairs, reload
 from daemon.store.database import Database
 from daemon.store.settings import get_setting, set_setting
-from daemon.systemd import notify_systemd
 from daemon.traffic.admission import Admission
 from daemon.traffic.limits import Limits
 from daemon.traffic.restore import restore
+from daemon.usage import keep_added_up
 from daemon.web.routes import application, relayed
 from daemon.web.server import GateServer, check_address, listen, tls_context
 
 log = logging.getLogger("gatelodge.daemon")
 
-DRAIN = 20.0  # seconds that running exchanges may go on after SIGTERM
+BEYOND_DRAIN = 30.0  # seconds to record, to check in the database and to end the children, once nothing runs
 STARTED = "started"  # the setting that says that a first start came to its end
 LAST_WORDS = 2.0  # seconds for the ends of answers to leave, once their exchanges are over
 
 
-async def serve(config: Config, *, builtin_model: bool) -> int:
-    """Run the daemon until SIGTERM or SIGINT; the exit code. StartError where it cannot start."""
+async def serve(config: Config, *, builtin_model: bool, read_again: Callable[[], Config] | None = None) -> int:
+    """Run the daemon until SIGTERM or SIGINT; the exit code. StartError where it cannot start.
+
+    `read_again` reads the configuration from where `config` came from: what SIGHUP asks for.
+    """
     listener = logs.start(config.log.level, config.log.format)
     try:
-        loop = asyncio.get_running_loop()
-        stop: asyncio.Future[signal.Signals] = loop.create_future()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, _ask_to_stop, stop, number)
+        asked = Asked()
         async with AsyncExitStack() as stack:
-            house = await _start_unless_stopped(stack, config, builtin_model, stop)
+            house = await _start_unless_stopped(stack, config, builtin_model, asked)
             if house is None:
                 return 0
-            which = await stop
-            log.info("stopping: %s", which.name)
-            notify_systemd("STOPPING=1")
-            await drain(house, 0.0 if which is signal.SIGINT else DRAIN)
+            asked.started = True
+            if read_again is not None:
+                stack.push_async_callback(_ended, asyncio.create_task(_reload_when_asked(house, asked, read_again)))
+            which = await asked.to_stop
+            # Ctrl-C is typed by somebody who waits; SIGTERM comes from a machine that gives time.
+            patience = 0.0 if which is signal.SIGINT else house.config.deadlines.shutdown
+            systemd.stopping(patience + BEYOND_DRAIN)
+            running_now = len(house.gate.live())
+            log.info("stopping: %s; %d running requests may go on for %g s", which.name, running_now, patience)
+            await drain(house, patience, asked.at_once)
         log.info("stopped")
         return 0
     finally:
         listener.stop()
 
 
+class Asked:
+    """What signals ask for: SIGTERM or SIGINT to stop, a second one to stop at once, SIGHUP to read again.
+
+    While the start is under way the second one ends the process, later the third: what hangs must not hang for ever.
+    """
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.to_stop: asyncio.Future[signal.Signals] = loop.create_future()
+        self.at_once = asyncio.Event()
+        self.to_read_again = asyncio.Event()
+        self.started = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._stop, number)
+        # During the start, too: left alone, SIGHUP would end the process.
+        loop.add_signal_handler(signal.SIGHUP, self.to_read_again.set)
+
+    def _stop(self, number: signal.Signals) -> None:
+        if not self.to_stop.done():
+            self.to_stop.set_result(number)
+        elif self.started and not self.at_once.is_set():
+            self.at_once.set()
+        else:
+            os._exit(1)
+
+
+async def _reload_when_asked(house: House, asked: Asked, read_again: Callable[[], Config]) -> None:
+    """Until cancelled; several SIGHUP while one is served are one."""
+    while True:
+        await asked.to_read_again.wait()
+        asked.to_read_again.clear()
+        systemd.reloading()
+        try:
+            await reload(house, read_again)
+        except Exception:  # whatever it was: what runs must go on, and the next SIGHUP be heard
+            log.exception("the configuration could not be read again")
+        finally:
+            systemd.serving()
+
+
 async def _start_unless_stopped(
-    stack: AsyncExitStack, config: Config, builtin_model: bool, stop: asyncio.Future[signal.Signals]
+    stack: AsyncExitStack, config: Config, builtin_model: bool, asked: Asked
 ) -> House | None:
     """Start; a Ctrl-C while the engine downloads or the disk is slow ends the start."""
     starting = asyncio.ensure_future(
         stack.enter_async_context(running(config, builtin_model=builtin_model, greeting=True))
     )
-    waited: set[asyncio.Future[Any]] = {starting, stop}
+    waited: set[asyncio.Future[Any]] = {starting, asked.to_stop}
     await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
     if not starting.done():
         starting.cancel()
@@ -102,7 +149,7 @@ async def _start_unless_stopped(
     # What lives as long as the process need not be looked at by every collection: fewer pauses in mid-stream.
     gc.collect()
     gc.freeze()
-    notify_systemd("READY=1")
+    systemd.serving()
     return house
 
 
@@ -127,18 +174,24 @@ async def running(config: Config, *, builtin_model: bool = False, greeting: bool
         yield house
 
 
-async def drain(house: House, patience: float) -> None:
-    """Refuse new requests, let the running ones go on for `patience` seconds, then end them in the stream."""
+async def drain(house: House, patience: float, at_once: asyncio.Event | None = None) -> None:
+    """Refuse new requests (503), let the running ones go on for `patience` seconds, then end them in the stream.
+
+    `at_once` ends the patience.
+    """
     house.stopping = True
-    for server in house.servers:
-        server.stop()
     gate = house.gate
-    waiting = asyncio.ensure_future(gate.idle())
-    await asyncio.wait({waiting}, timeout=patience)
+    idle = asyncio.ensure_future(gate.idle())
+    hurried = asyncio.ensure_future((at_once or asyncio.Event()).wait())
+    # The listeners stay open: who comes now is told to come again, which is more than a refused connection says.
+    await asyncio.wait({idle, hurried}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+    hurried.cancel()
     if gate.live():
         ended = gate.cut(lambda _: True, EndState.SHUTDOWN, "the gateway is shutting down")
         log.info("%d running requests were ended", ended)
-    await waiting
+    await idle
+    for server in house.servers:
+        server.stop()
     try:
         # The last words of each answer are still on their way to its client.
         await asyncio.wait_for(house.answered.wait(), LAST_WORDS)
@@ -219,6 +272,7 @@ async def _furnished(
         hub=Hub(version=version()),
         metrics=Metrics(),
         readiness=Readiness({}),
+        disk=Disk(config),
         trusted_proxies=[ipaddress.ip_network(text, strict=False) for text in config.server.trusted_proxies],
         started_us=clock.wall(),
     )
@@ -227,12 +281,12 @@ async def _furnished(
 
 def _connect(stack: AsyncExitStack, house: House) -> None:
     """Who tells whom, and what goes on in the background."""
-    disk = Disk(house.config)
-    gate, hub, metrics = house.gate, house.hub, house.metrics
+    gate, hub, metrics, disk = house.gate, house.hub, house.metrics, house.disk
 
     def exchange_changed(exchange: Exchange) -> None:
         hub.publish("live", exchange.request_id)
         if exchange.state is not None:
+            house.recent.ended(exchange)
             metrics.exchange_ended(exchange)
             logs.exchange_ended(exchange)
 
@@ -246,10 +300,24 @@ def _connect(stack: AsyncExitStack, house: House) -> None:
         else:
             hub.publish(event.kind, event.id)
 
+    def turned_away(caller: Caller, visit: Visit, model: str, reason: str) -> None:
+        house.recent.refused(
+            house.clock.wall(),
+            reason=reason,
+            user=caller.user.email,
+            key=caller.key.id if caller.key is not None else None,
+            client_label=visit.label_of(caller),
+            address=visit.address,
+            route=visit.route,
+            model=model,
+        )
+
+    house.recent.tell = partial(hub.publish, "ended")
     gate.changed = exchange_changed
+    gate.turned_away = turned_away
     gate.admissible = disk.check
     house.directory.listeners.append(directory_changed)
-    on_state_change(house.registry, partial(hub.publish, "upstream"))
+    house.registry.changed = partial(hub.publish, "upstream")
     house.readiness = Readiness({"upstream": house.registry.why_not_ready, "storage": disk.why_not_ready})
     for work in (
         gate.keep_partials(),
@@ -260,6 +328,7 @@ def _connect(stack: AsyncExitStack, house: House) -> None:
         house.sessions.run(),
         house.accounts.run(),
         disk.run(),
+        keep_added_up(house.database),
     ):
         stack.push_async_callback(_ended, asyncio.create_task(work))
 
@@ -276,9 +345,8 @@ def _check_doors(config: Config) -> None:
 
 def _doors(config: Config) -> list[tuple[str, int, str, str]]:
     """Host, port, certificate and key of each listener."""
-    server = config.server
-    further = [(each.host, each.port, each.certificate, each.key) for each in config.listen]
-    return [(server.host, server.port, server.certificate, server.key), *further]
+    places = [(config.server.host, config.server.port), *((each.host, each.port) for each in config.listen)]
+    return [(*place, *pair) for place, pair in zip(places, pairs(config), strict=True)]
 
 
 def _open_doors(stack: AsyncExitStack, house: House) -> None:
@@ -341,12 +409,8 @@ async def _ended(task: asyncio.Task[None]) -> None:
         log.error("a background task had failed", exc_info=task.exception())
 
 
-def _ask_to_stop(stop: asyncio.Future[signal.Signals], number: signal.Signals) -> None:
-    if stop.done():
-        # A second Ctrl-C means now.
-        os._exit(1)
-    stop.set_result(number)
-
-
 def _say(words: str) -> None:
-    print(words, file=sys.stderr, flush=True)
+    try:
+        print(words, file=sys.stderr, flush=True)
+    except OSError:
+        pass  # nobody reads it: no reason not to start

@@ -96,12 +96,13 @@ class Queue(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class Deadlines(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How long an upstream may take; pull and push are exempt from `total`."""
+    """How long an upstream may take, and a stop; pull and push are exempt from `total`."""
 
     connect: Seconds = 5.0  # until the connection stands
     first_byte: Seconds = 300.0  # until the answer begins; a cold load takes minutes
     idle: Seconds = 120.0  # between two pieces of an answer
     total: Seconds = 3600.0  # for the whole exchange, from its seat on
+    shutdown: Annotated[float, Meta(ge=0)] = 20.0  # how long what runs may go on once the daemon is asked to stop
 
 
 class Registration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -163,6 +164,38 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         """The data folder, absolute."""
         return Path(self.storage.data).absolute()
 
+
+# What SIGHUP takes up without a restart; every other key waits for one, and the log says so (`daemon/reload.py`). Of a
+# TLS pair also the files are read again; a listener's address, and whether it speaks TLS, stay.
+ON_RELOAD = frozenset(
+    {
+        "server.connections_per_address",
+        "server.trusted_proxies",
+        "server.allowed_hosts",
+        "server.cors_origins",
+        "server.max_body",
+        "server.certificate",
+        "server.key",
+        "listen[].certificate",
+        "listen[].key",
+        "storage.min_free",
+        "upstreams[].name",
+        "upstreams[].kind",
+        "upstreams[].url",
+        "upstreams[].seats",
+        "models.default",
+        "queue.size",
+        "queue.per_user",
+        "queue.longest_wait",
+        "deadlines.connect",
+        "deadlines.first_byte",
+        "deadlines.idle",
+        "deadlines.total",
+        "deadlines.shutdown",
+        "registration.self_issued_keys",
+        "log.level",
+    }
+)
 
 # Environment names that are not configuration keys.
 _OTHER_ENVIRONMENT = {"GATELODGE_SOCKET", "GATELODGE_CONFIG"}
@@ -226,6 +259,53 @@ def keys() -> list[tuple[str, str, Any]]:
             default = None if entry.default is msgspec.NODEFAULT else entry.default
             rows.append((name, _words(entry.type), default))
     return rows
+
+
+def taken_up(running: Config, read: Config) -> tuple[Config, list[str], list[str]]:
+    """What a reload makes of `running`: (the configuration from now on, keys that changed, keys that need a restart).
+
+    A list of tables counts as one key: `upstreams`, `listen`.
+    """
+    now: dict[str, Any] = {}
+    changed: list[str] = []
+    waiting: list[str] = []
+    for section in msgspec.structs.fields(Config):
+        before, after = getattr(running, section.name), getattr(read, section.name)
+        if before == after:
+            continue
+        if isinstance(before, tuple):
+            if _replaceable(section.name, before, after):
+                now[section.name] = after
+                changed.append(section.name)
+            else:
+                waiting.append(section.name)
+            continue
+        taken: dict[str, Any] = {}
+        for field in msgspec.structs.fields(before):
+            key = f"{section.name}.{field.name}"
+            old, new = getattr(before, field.name), getattr(after, field.name)
+            if old == new:
+                continue
+            turns_tls_on_or_off = field.name in {"certificate", "key"} and bool(old) != bool(new)
+            if key in ON_RELOAD and not turns_tls_on_or_off:
+                taken[field.name] = new
+                changed.append(key)
+            else:
+                waiting.append(key)
+        now[section.name] = msgspec.structs.replace(before, **taken)
+    return msgspec.structs.replace(running, **now), changed, waiting
+
+
+def _replaceable(name: str, before: tuple[Any, ...], after: tuple[Any, ...]) -> bool:
+    """Whether a list of tables may be exchanged while requests run."""
+    if name == "upstreams":
+        # Without any the daemon chose one at its start, perhaps an engine of its own, which it goes on with.
+        return bool(before) and bool(after)
+    if name == "listen":
+        return [(each.host, each.port, bool(each.certificate)) for each in before] == [
+            (each.host, each.port, bool(each.certificate)) for each in after
+        ]
+    return False
 
 
 def _file_in_data(

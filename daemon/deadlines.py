@@ -34,6 +34,11 @@ class Watch:
         self._last = self._loop.time()
         self._first = False
 
+    @property
+    def silent_for(self) -> float | None:
+        """Seconds since something came or was taken; None before the first byte."""
+        return None if self._first else self._loop.time() - self._last
+
     def stop(self) -> None:
         if self._timer is not None:
             self._timer.cancel()

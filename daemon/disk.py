@@ -16,18 +16,18 @@ class Disk:
 
     def __init__(self, config: Config) -> None:
         self._data = config.data
-        self._min_free = config.storage.min_free
+        self.min_free = config.storage.min_free
         self._free = shutil.disk_usage(self._data).free
 
     def check(self) -> None:
         """Unavailable (503) where too little was free at the last look."""
-        if self._free < self._min_free:
+        if self._free < self.min_free:
             raise Unavailable(self._words(), code="disk_full", retry_after=60)
 
     async def why_not_ready(self) -> str:
         """Empty, or what is wrong, as it is now."""
         self._free = shutil.disk_usage(self._data).free
-        return self._words() if self._free < self._min_free else ""
+        return self._words() if self._free < self.min_free else ""
 
     async def run(self) -> None:
         """Look now and then, until cancelled."""
@@ -37,6 +37,6 @@ class Disk:
 
     def _words(self) -> str:
         return (
-            f"the gateway's disk is nearly full ({self._free >> 20} MiB free, {self._min_free >> 20} MiB wanted): "
+            f"the gateway's disk is nearly full ({self._free >> 20} MiB free, {self.min_free >> 20} MiB wanted): "
             "nothing can be recorded, so nothing is served; its administrator must free space"
         )

@@ -11,9 +11,10 @@ import ipaddress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from tornado.tcpserver import TCPServer
+from daemon.pace import Pace
+from daemon.recent import Recent
 
+if TYPE_CHECKING:
     from daemon.access.accounts import Accounts
     from daemon.access.directory import Directory
     from daemon.access.identity import Access
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from daemon.audit.journal import Journal
     from daemon.clock import Clock
     from daemon.config import Config
+    from daemon.disk import Disk
     from daemon.hub import Hub
     from daemon.metrics import Metrics
     from daemon.providers.registry import Registry
@@ -31,13 +33,23 @@ if TYPE_CHECKING:
     from daemon.store.database import Database
     from daemon.traffic.admission import Admission
     from daemon.traffic.limits import Limits
+    from daemon.web.server import GateServer
+
+
+@dataclass(frozen=True)
+class LastReload:
+    """What came of the last SIGHUP."""
+
+    at_us: int  # wall clock
+    problem: str = ""  # why it was not taken up; empty where it was
+    waiting: tuple[str, ...] = ()  # keys that are set otherwise than they run: they wait for a restart
 
 
 @dataclass
 class House:
     """The services of one daemon."""
 
-    config: Config
+    config: Config  # as it runs: a reload replaces it
     clock: Clock
     database: Database
     journal: Journal
@@ -54,12 +66,17 @@ class House:
     hub: Hub
     metrics: Metrics
     readiness: Readiness
+    disk: Disk
+    recent: Recent = field(default_factory=Recent)
+    pace: Pace = field(default_factory=Pace)
+    views: int = 0  # of running exchanges, by administrators, now
     stopping: bool = False
     answering: int = 0  # requests of the LAN face that are being answered
     answered: asyncio.Event = field(default_factory=asyncio.Event)  # set while there are none
     started_us: int = 0
     trusted_proxies: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = field(default_factory=list)
-    servers: list[TCPServer] = field(default_factory=list)
+    reloaded: LastReload | None = None  # None: never since the start
+    servers: list[GateServer] = field(default_factory=list)
     addresses: list[tuple[str, int, bool]] = field(default_factory=list)  # host, port, TLS of each listener
 
     def __post_init__(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import io
 import logging
+import os
 import queue
 import sys
 import threading
@@ -25,6 +26,7 @@ _exchanges = logging.getLogger("gatelodge.exchange")
 _SAID = frozenset({"url", "user", "model", "route", "state", "seconds"})
 _PLAIN = set(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "fields"}
 MOST_WAITING = 10_000  # lines; a log that nobody drains must not eat the memory
+LAST_LINES = 2.0  # seconds that the last lines may take to be read when the daemon ends
 GATHERING = 0.05  # seconds: waking the thread for each line would take the interpreter from the event loop each time
 
 
@@ -106,7 +108,7 @@ def start(level: str, form: str, stream: TextIO | None = None) -> Writer:
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     root = logging.getLogger()
     root.handlers = [_Handing(writer)]
-    root.setLevel(level.upper())
+    set_level(level)
     logging.getLogger("tornado.access").setLevel(logging.CRITICAL)
     logging.getLogger("tornado.general").setLevel(logging.WARNING)
     logging.getLogger("aiosqlite").setLevel(logging.WARNING)
@@ -116,12 +118,19 @@ def start(level: str, form: str, stream: TextIO | None = None) -> Writer:
     return writer
 
 
+def set_level(level: str) -> None:
+    """Write nothing less severe than `level` from now on."""
+    logging.getLogger().setLevel(level.upper())
+
+
 class Writer(threading.Thread):
     """Formats and writes what was logged, all that gathered in a moment at once."""
 
     def __init__(self, stream: TextIO, formatter: logging.Formatter) -> None:
         super().__init__(name="log", daemon=True)
         self._stream = stream
+        self._descriptor = _descriptor(stream)
+        self._dropped = 0
         self._text = io.StringIO()
         self._handler = logging.StreamHandler(self._text)
         self._handler.setFormatter(formatter)
@@ -132,13 +141,15 @@ class Writer(threading.Thread):
         """Write it soon, or never where too many wait; the caller never does."""
         if self._records.qsize() < MOST_WAITING:
             self._records.put(record)
+        else:
+            self._dropped += 1
 
     def stop(self) -> None:
-        """Write what is there and end; a second time does nothing."""
+        """Write what is there and end; a second time does nothing. Where nobody reads, it is given up soon."""
         if not self._stopping.is_set():
             self._stopping.set()
             self._records.put(None)
-            self.join()
+            self.join(LAST_LINES)
 
     def run(self) -> None:
         """The thread's own work."""
@@ -150,6 +161,9 @@ class Writer(threading.Thread):
                 if self._records.empty():
                     break
                 record = self._records.get()
+            if self._dropped:
+                self._handler.handle(_gap(self._dropped))
+                self._dropped = 0
             self._write()
             record = record and self._records.get()
 
@@ -158,10 +172,31 @@ class Writer(threading.Thread):
         self._text.seek(0)
         self._text.truncate()
         try:
-            self._stream.write(text)
-            self._stream.flush()
+            if self._descriptor is None:
+                self._stream.write(text)
+                self._stream.flush()
+            else:
+                # Not through the stream: this thread may hang here for ever, and the stream's lock with it, for which
+                # the interpreter would wait in vain when it ends.
+                rest = memoryview(text.encode("utf-8", "backslashreplace"))
+                while rest:
+                    rest = rest[os.write(self._descriptor, rest) :]
         except OSError:
             pass  # nobody reads the log any more: no reason to end, and nobody to tell
+
+
+def _descriptor(stream: TextIO) -> int | None:
+    try:
+        return stream.fileno()
+    except (OSError, ValueError):
+        return None  # a text in memory
+
+
+def _gap(lines: int) -> logging.LogRecord:
+    message = f"{lines} lines of this log are missing: nobody read it"
+    return logging.makeLogRecord(
+        {"name": "gatelodge.daemon", "levelname": "WARNING", "levelno": logging.WARNING, "msg": message}
+    )
 
 
 class _Handing(logging.Handler):

@@ -31,6 +31,7 @@ from daemon.deadlines import Watch
 from daemon.dialects.asks import Ask
 from daemon.dialects.translator import Translator, UpstreamSaid
 from daemon.exchange import STATUS_OF_END, EndState, Exchange
+from daemon.following import Following
 from daemon.providers.connection import Response
 from daemon.providers.errors import ConnectTimedOut
 from daemon.providers.registry import Registry, Route
@@ -79,7 +80,7 @@ class Gate:
     ) -> None:
         """`still_counts` tells whether a caller identified a moment ago would still be (`Access.still_counts`)."""
         self._clock = clock
-        self._deadlines = deadlines
+        self.deadlines = deadlines  # of exchanges that begin from now on
         self._journal = journal
         self._admission = admission
         self._registry = registry
@@ -88,8 +89,9 @@ class Gate:
         self._idle = asyncio.Event()
         self._idle.set()
         self._grown = asyncio.Event()  # some answer grew by PARTIAL_BYTES
-        self._running: dict[str, _Running] = {}
+        self._running: dict[str, Running] = {}
         self.changed: Callable[[Exchange], None] = lambda _: None  # told of each step of an exchange; must not wait
+        self.turned_away: Callable[[Caller, Visit, str, str], None] = lambda *_: None  # caller, visit, model, reason
         self.admissible: Callable[[], None] = lambda: None  # raises where nothing may be admitted now (disk, stop)
 
     # --- what administrators and the shutdown do with live exchanges ---
@@ -110,6 +112,21 @@ class Gate:
     def cut(self, applies: Callable[[Exchange], bool], state: EndState, error: str) -> int:
         """End every live exchange that `applies` to; how many."""
         return sum(1 for exchange in self.live() if applies(exchange) and exchange.end(state, error))
+
+    def pieces(self, request_id: str) -> int:
+        """How many pieces of the live exchange's answer came so far, each about a token."""
+        running = self._running.get(request_id)
+        return 0 if running is None else running.translator.pieces
+
+    def silent_for(self, request_id: str) -> float | None:
+        """Seconds since the upstream's last piece; None before the first."""
+        running = self._running.get(request_id)
+        return None if running is None or running.watch is None else running.watch.silent_for
+
+    def follow(self, request_id: str) -> Following | None:
+        """A view of a live exchange's answer as it comes, to be closed; None where it is not live."""
+        running = self._running.get(request_id)
+        return None if running is None else Following(running)
 
     async def idle(self) -> None:
         """Wait until no exchange is live."""
@@ -150,11 +167,12 @@ class Gate:
             model=route.model,
             reason=reason,
         )
+        self.turned_away(caller, visit, route.model, reason)
 
     @asynccontextmanager
     async def _admitted(
         self, caller: Caller, ask: Ask, route: Route, translator: Translator, visit: Visit
-    ) -> AsyncIterator[_Running]:
+    ) -> AsyncIterator[Running]:
         """Admit and record; on the way out settle, whatever happened inside."""
         self.admissible()
         running = self._admit(caller, ask, route, translator, visit)
@@ -179,7 +197,7 @@ class Gate:
         if exchange.state is not EndState.OK:
             raise ExchangeFailed(exchange, running.status(failure), _retry_after(exchange, failure)) from failure
 
-    def _admit(self, caller: Caller, ask: Ask, route: Route, translator: Translator, visit: Visit) -> _Running:
+    def _admit(self, caller: Caller, ask: Ask, route: Route, translator: Translator, visit: Visit) -> Running:
         """The synchronous step: all limits and the queue's bounds, or a refusal that costs nothing."""
         if not self._still_counts(caller):
             # Disabled or revoked between identification and here: the cut of their exchanges did not see this one.
@@ -204,7 +222,7 @@ class Gate:
             user=caller.user.email,
             key_id=key.id if key else None,
             session=caller.session,
-            client_label=(key.label if key and key.label else visit.client_label)[:64],
+            client_label=visit.label_of(caller),
             address=visit.address,
             user_agent=visit.user_agent,
             route=visit.route,
@@ -218,7 +236,7 @@ class Gate:
             admitted_clock=ticket.admitted_clock,
             task=asyncio.current_task(),
         )
-        running = _Running(exchange, translator, ticket, seats.enter(ticket, exchange.request_id))
+        running = Running(exchange, translator, ticket, seats.enter(ticket, exchange.request_id))
         exchange.position = running.place.position
         exchange.estimated_wait = running.place.estimated_wait
         self._live[exchange.request_id] = exchange
@@ -233,11 +251,11 @@ class Gate:
         self.changed(exchange)
 
     @asynccontextmanager
-    async def _opened(self, running: _Running, route: Route) -> AsyncIterator[Response]:
+    async def _opened(self, running: Running, route: Route) -> AsyncIterator[Response]:
         """The upstream's answer to the request, under every deadline; an error answer is raised as UpstreamSaid."""
         exchange, translator = running.exchange, running.translator
         body = translator.body(route.model)
-        watch = running.watch = Watch(exchange, self._deadlines)
+        watch = running.watch = Watch(exchange, self.deadlines)
         try:
             async with route.upstream.request(
                 translator.upstream_method, translator.upstream_path, body=body, on_sent=running.was_sent
@@ -249,7 +267,7 @@ class Gate:
         finally:
             watch.stop()
 
-    async def _relay(self, running: _Running, response: Response, client: Client) -> bytes:
+    async def _relay(self, running: Running, response: Response, client: Client) -> bytes:
         """Pieces to the client as they arrive, until the upstream's end; returns the end, which is to leave last."""
         exchange, translator, watch = running.exchange, running.translator, running.watch
         assert watch is not None
@@ -289,7 +307,7 @@ class Gate:
             exchange.end(EndState.CLIENT_LEFT, "the client closed the connection")
         await asyncio.sleep(0)  # where `end` was called, the cancellation arrives here
 
-    async def _settle(self, running: _Running) -> None:
+    async def _settle(self, running: Running) -> None:
         """The one clean-up: seat free, limits charged, end recorded, watchers told."""
         exchange = running.exchange
         running.place.leave()
@@ -327,12 +345,11 @@ class Gate:
 
     async def flush_partials(self) -> None:
         """Move what the running answers gained since the last time into the store's `partial` table."""
-        segments = []
-        for running in list(self._running.values()):
-            if running.answer and running.exchange.state is None:
-                segments.append((running.exchange.request_id, b"".join(running.answer)))
-                running.answer.clear()
-                running.unkept = 0
+        segments = [
+            (running.exchange.request_id, running.hand_over())
+            for running in self._running.values()
+            if running.answer and running.exchange.state is None
+        ]
         if segments:
             try:
                 await self._journal.flush_partials(segments)
@@ -357,6 +374,11 @@ class Visit:
         self.exchange: Exchange | None = None
         self.gone = False
 
+    def label_of(self, caller: Caller) -> str:
+        """Which client it is: the key's label, else what the client says."""
+        key = caller.key
+        return (key.label if key and key.label else self.client_label)[:64]
+
     def admitted(self, exchange: Exchange) -> None:
         """The relay took the request on; a client that left before is gone from the start."""
         self.exchange = exchange
@@ -370,10 +392,21 @@ class Visit:
             self.exchange.end(EndState.CLIENT_LEFT, "the client closed the connection")
 
 
-class _Running:
+class Running:
     """An exchange with what it holds: ticket, place in line, answer so far, deadlines."""
 
-    __slots__ = ("answer", "exchange", "place", "sent", "ticket", "translator", "unkept", "watch")
+    __slots__ = (
+        "answer",
+        "exchange",
+        "followers",
+        "handed",
+        "place",
+        "sent",
+        "ticket",
+        "translator",
+        "unkept",
+        "watch",
+    )
 
     def __init__(self, exchange: Exchange, translator: Translator, ticket: Ticket, place: Place) -> None:
         self.exchange = exchange
@@ -382,8 +415,21 @@ class _Running:
         self.place = place
         self.answer: list[bytes] = []  # what the client was sent and the store was not given yet
         self.unkept = 0  # bytes of it
+        self.handed = 0  # bytes before them, which the store has or is being given
+        self.followers: list[Following] = []  # administrators who look at it
         self.sent = False
         self.watch: Watch | None = None
+
+    def hand_over(self) -> bytes:
+        """Take what the store was not given yet, for the store."""
+        for follower in self.followers:
+            follower.collect()
+            follower.forgotten()
+        data = b"".join(self.answer)
+        self.answer.clear()
+        self.unkept = 0
+        self.handed += len(data)
+        return data
 
     def was_sent(self) -> None:
         """The upstream connection stands and the request's first byte goes out now."""

@@ -1,10 +1,11 @@
-"""What systemd is told (sd_notify(3)): that the daemon serves, and that it stops."""
+"""What systemd is told (sd_notify(3)): that the daemon serves, reads its configuration again, and stops."""
 
 from __future__ import annotations
 
 import logging
 import os
 import socket
+import time
 
 log = logging.getLogger("gatelodge.daemon")
 
@@ -19,3 +20,18 @@ def notify_systemd(message: str) -> None:
             channel.sendto(message.encode(), "\0" + address[1:] if address[0] == "@" else address)
         except OSError as error:
             log.warning("systemd does not listen at %s: %s", address, error)
+
+
+def serving() -> None:
+    """It serves (again, after a reload)."""
+    notify_systemd("READY=1")
+
+
+def reloading() -> None:
+    """It reads its configuration again; the time lets `Type=notify-reload` tell this reload from an older one."""
+    notify_systemd(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+
+
+def stopping(patience: float) -> None:
+    """It stops, which may take `patience` seconds whatever the unit's TimeoutStopSec says."""
+    notify_systemd(f"STOPPING=1\nEXTEND_TIMEOUT_USEC={int(patience * 1_000_000)}")

@@ -145,6 +145,23 @@ def test_too_short_and_too_long_passwords_are_refused_in_words(password: str) ->
     assert password == "" or password not in refusal.value.message
 
 
+@pytest.mark.parametrize("letter", ["q", "\u00e9", "\U0001f511"])
+def test_the_bounds_of_a_password_belong_to_it(letter: str) -> None:
+    """P5: 8 and 128 characters are right, 7 and 129 are not, whatever a character weighs in bytes."""
+    for length in (8, 128):
+        check_new_password("x" + letter * (length - 1))
+    for length in (7, 129):
+        with pytest.raises(BadRequest):
+            check_new_password("x" + letter * (length - 1))
+
+
+async def test_the_longest_password_counts_to_its_last_character(pool: PasswordPool) -> None:
+    """P5: nothing is cut off, as bcrypt would after 72 bytes."""
+    stored = await pool.hash("\u00e9" * 127 + "a")
+    assert await pool.is_right("\u00e9" * 127 + "a", stored)
+    assert not await pool.is_right("\u00e9" * 127 + "b", stored)
+
+
 @pytest.mark.parametrize("password", ["        ", "n" + "o rules" * 18, "wgtlqxzk", "日本語のパスワード"])
 def test_composition_is_free(password: str) -> None:
     """P5: no rules of composition: spaces, one case, any script."""

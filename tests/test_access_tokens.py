@@ -246,6 +246,41 @@ def test_stray_bits_in_the_payload_are_refused_though_rightly_signed(tokens: Tok
         tokens.verify(f"{text}.{encode(key.private.sign(text.encode()))}")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "..",
+        "a.b",
+        "a.b.c.d",
+        "a.b.c=",
+        "a.b.+",
+        "ä.b.c",
+        "a.b.c\n",
+        " a.b.c",
+        "eyJhbGciOiJub25lIn0.e30.",
+        "x" * 4097,
+    ],
+)
+def test_what_has_not_the_shape_of_a_token_never_reaches_pyjwt(
+    text: str, tokens: Tokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """J3: neither do headers that are none of ours; the library sees only what we might have signed."""
+
+    def reached(*_: Any, **__: Any) -> None:
+        raise AssertionError("PyJWT was asked")
+
+    for name in ("decode", "decode_complete", "get_unverified_header"):
+        monkeypatch.setattr(f"daemon.access.tokens._jws.{name}", reached)
+    with pytest.raises(InvalidToken):
+        tokens.verify(text)
+    _, payload, signature = issued(tokens).split(".")
+    with pytest.raises(InvalidToken):
+        tokens.verify(f"{part({'alg': 'EdDSA', 'typ': 'at+jwt', 'kid': tokens.keys.signer.kid})}.{payload}.{signature}")
+    with pytest.raises(AssertionError, match="PyJWT"):
+        tokens.verify(issued(tokens))
+
+
 def test_oversize_tokens_are_refused_before_anything_is_computed(tokens: Tokens, clock: MovedClock) -> None:
     """4 KiB are the most, whatever they hold."""
     key = tokens.keys.signer

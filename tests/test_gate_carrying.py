@@ -18,7 +18,7 @@ from tornado.httputil import HTTPHeaders, RequestStartLine
 from tornado.iostream import IOStream
 
 from daemon.exchange import Exchange
-from daemon.web import server
+from daemon.web import bounds
 from daemon.web.stream import ClientStream
 from tests.rigs.certificates import make_certificate
 from tests.rigs.gatehouse import QUESTION, Gatehouse, RawClient, gatehouse
@@ -207,8 +207,8 @@ async def test_a_departure_is_no_failure(gate: Gatehouse, stream: bool, caplog: 
 
 async def test_a_body_that_does_not_come_is_408(gate: Gatehouse, monkeypatch: pytest.MonkeyPatch) -> None:
     """A dripping client holds a connection no longer than a body may take; nothing was admitted."""
-    monkeypatch.setattr(server, "BODY_TIMEOUT", 0.05)
-    monkeypatch.setattr(server, "LOOK_EVERY", 0.01)
+    monkeypatch.setattr(bounds, "BODY_SILENCE", 0.05)
+    monkeypatch.setattr(bounds, "LOOK_EVERY", 0.01)
     async with connected(gate) as client:
         await client.send(request(gate)[:-1])
         assert (await client.read_all()).startswith(b"HTTP/1.1 408 ")
@@ -218,8 +218,8 @@ async def test_a_body_that_does_not_come_is_408(gate: Gatehouse, monkeypatch: py
 
 async def test_a_head_that_does_not_come_ends_the_connection(gate: Gatehouse, monkeypatch: pytest.MonkeyPatch) -> None:
     """So does a kept connection on which nothing more is asked; one that is being answered is left alone."""
-    monkeypatch.setattr(server, "HEAD_TIMEOUT", 0.05)
-    monkeypatch.setattr(server, "LOOK_EVERY", 0.01)
+    monkeypatch.setattr(bounds, "HEAD_TIMEOUT", 0.05)
+    monkeypatch.setattr(bounds, "LOOK_EVERY", 0.01)
     async with connected(gate) as dripping, connected(gate) as idle, connected(gate) as busy:
         await dripping.send(request(gate)[:20])
         pace = asyncio.Semaphore(1)

@@ -13,7 +13,7 @@ from common.errors import BadRequest, NotFound, UpstreamFailed
 from daemon.clock import SystemClock
 from daemon.config import Deadlines, Queue, UpstreamConfig
 from daemon.providers import registry as registry_module
-from daemon.providers.registry import Registry, on_state_change
+from daemon.providers.registry import Registry
 from tests.rigs import upstream_behaviours as behaviours
 from tests.rigs.scripted_upstream import Behaviour, ScriptedUpstream, Turn
 from tests.rigs.until import holds, until
@@ -293,7 +293,7 @@ async def test_run_looks_now_and_then(
     monkeypatch.setattr(registry_module, "LOOK_EVERY", 0.005)
     registry = house(upstream)
     told: list[str] = []
-    on_state_change(registry, told.append)
+    registry.changed = told.append
     task = asyncio.create_task(registry.run())
     await until(lambda: looks(upstream) >= 3)
     assert told == ["a"]

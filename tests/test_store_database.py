@@ -229,17 +229,31 @@ async def test_damage_met_while_writing_stops_all_writing(database: Database, ca
         await database.read(lambda conn: conn.execute("SELECT * FROM victim").fetchall())
 
 
-async def test_a_reader_that_opens_for_a_departed_caller_is_closed(tmp_path: Path) -> None:
-    """A cancelled first read leaves no thread behind that nobody closes."""
-    before = set(threading.enumerate())
-    for _ in range(5):
-        database = await Database.open(tmp_path / "a.db")
-        task = asyncio.create_task(database.read(lambda conn: get_setting(conn, "a")))
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        task.cancel()
-        await database.close()
-    await until(lambda: set(threading.enumerate()) <= before)
+async def test_a_reader_that_opens_for_a_departed_caller_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cancelled first read leaves no connection and no thread behind that nobody closes."""
+    database = await Database.open(tmp_path / "a.db")
+    gate = threading.Event()
+    opened: list[sqlite3.Connection] = []
+
+    def slowly(path: Path) -> sqlite3.Connection:
+        gate.wait(5)
+        opened.append(opening.connect_to_read(path))
+        return opened[0]
+
+    monkeypatch.setattr("daemon.store.database.connect_to_read", slowly)
+    reading = asyncio.create_task(database.read(lambda conn: get_setting(conn, "a")))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    reading.cancel()
+    closing = asyncio.create_task(database.close())
+    await asyncio.sleep(0)
+    gate.set()
+    await asyncio.gather(reading, closing, return_exceptions=True)
+    assert opened
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        opened[0].total_changes  # noqa: B018
 
 
 async def test_reading_is_one_snapshot_and_cannot_write(database: Database) -> None:

@@ -48,7 +48,18 @@ def _status_fields(answer: Status) -> list[tuple[str, object]]:
             f"{size(disk.free)} free of {size(disk.total)}; database {size(disk.database)}; "
             f"no request is admitted below {size(disk.min_free)}",
         ),
+        *_reload_fields(answer),
     ]
+
+
+def _reload_fields(answer: Status) -> list[tuple[str, object]]:
+    last = answer.reloaded
+    if last is None:
+        return []
+    told: list[tuple[str, object]] = [
+        ("reloaded", f"{moment(last.at)}{': refused, ' + last.problem if last.problem else ''}")
+    ]
+    return [*told, ("needs a restart", last.waiting_for_restart)] if last.waiting_for_restart else told
 
 
 @click.command()

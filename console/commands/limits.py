@@ -9,8 +9,19 @@ import click
 import msgspec
 
 from common import protocol
-from common.protocol import LIMIT_FIELDS, LimitRow, LimitsSet, LimitsShow, LimitTarget, LimitValues
+from common.protocol import (
+    LIMIT_FIELDS,
+    LimitRow,
+    LimitsSet,
+    LimitsShow,
+    LimitsTry,
+    LimitsUse,
+    LimitTarget,
+    LimitValues,
+)
 from console.command import (
+    F,
+    Moment,
     Session,
     completes,
     confirm_if_asked,
@@ -18,12 +29,26 @@ from console.command import (
     pass_session,
     print_json,
     print_table,
+    say,
     yes_option,
 )
-from console.tables import Column
+from console.tables import Column, moment
 
 _TITLES = ("REQ/MIN", "REQ/HOUR", "REQ/DAY", "TOK/MIN", "TOK/DAY", "AT ONCE")
 _COLUMNS = [Column("TARGET", flexible=True), *(Column(title, right=True) for title in _TITLES)]
+_USE = [
+    Column("TARGET", flexible=True),
+    Column("LIMIT"),
+    Column("USED", right=True),
+    Column("MAX", right=True),
+    Column("SOME FREE AT"),
+]
+_TRIED = [
+    Column("USER", flexible=True),
+    Column("REQUESTS", right=True),
+    Column("REFUSED", right=True),
+    Column("NOW", right=True),
+]
 
 _targets = completes(protocol.LIMITS_SHOW, LimitsShow(), "target")
 
@@ -73,22 +98,75 @@ def show(session: Session, target: str | None, as_json: bool) -> None:
         limit_table(rows)
 
 
+@limits.command()
+@click.argument("target", required=False, shell_complete=_targets)
+@json_option
+@pass_session
+def use(session: Session, target: str | None, as_json: bool) -> None:
+    """Show how much of its limits TARGET uses now, or who uses how much of what, the fullest first."""
+    uses = session.client.ask(protocol.LIMITS_USE, LimitsUse(target))
+    if as_json:
+        print_json(uses)
+        return
+    cells = [[each.target, each.limit, each.used, each.max, moment(each.frees_at)] for each in uses]
+    print_table(_USE, cells, empty="no limit is used")
+
+
+_WINDOWS = (
+    click.option("--requests-per-minute", type=Amount(), metavar="N", help="Requests in any 60 seconds."),
+    click.option("--requests-per-hour", type=Amount(), metavar="N", help="Requests in any hour."),
+    click.option("--requests-per-day", type=Amount(), metavar="N", help="Requests in any 24 hours."),
+    click.option("--tokens-per-minute", type=Amount(), metavar="N", help="Tokens, in and out, in any 60 seconds."),
+    click.option("--tokens-per-day", type=Amount(), metavar="N", help="Tokens, in and out, in any 24 hours."),
+)
+
+
+def _windows(command: F) -> F:
+    for option in reversed(_WINDOWS):
+        command = option(command)
+    return command
+
+
 @limits.command(name="set")
 @click.argument("target", shell_complete=_targets)
-@click.option("--requests-per-minute", type=Amount(), metavar="N", help="Requests in any 60 seconds.")
-@click.option("--requests-per-hour", type=Amount(), metavar="N", help="Requests in any hour.")
-@click.option("--requests-per-day", type=Amount(), metavar="N", help="Requests in any 24 hours.")
-@click.option("--tokens-per-minute", type=Amount(), metavar="N", help="Tokens, in and out, in any 60 seconds.")
-@click.option("--tokens-per-day", type=Amount(), metavar="N", help="Tokens, in and out, in any 24 hours.")
+@_windows
 @click.option("--concurrency", type=Amount(), metavar="N", help="Requests running at once; further ones wait.")
 @json_option
 @pass_session
 def set_limits(session: Session, /, target: str, as_json: bool, **amounts: Any) -> None:
     """Set limits of TARGET: N or `unlimited`. What is not named stays as it is."""
+    _print(session.client.ask(protocol.LIMITS_SET, LimitsSet(target, _values(amounts))), as_json)
+
+
+@limits.command(name="try")
+@click.argument("target", shell_complete=_targets)
+@_windows
+@click.option("--since", type=Moment(), metavar="MOMENT", help="Against the traffic since then; 24h by default.")
+@json_option
+@pass_session
+def try_limits(session: Session, /, target: str, since: str | None, as_json: bool, **amounts: Any) -> None:
+    """Try limits of TARGET against recorded traffic: who would have been refused. Nothing is changed."""
+    tried = session.client.ask(protocol.LIMITS_TRY, LimitsTry(target, _values(amounts), since))
+    if as_json:
+        print_json(tried)
+        return
+    cells = [[each.user, each.requests, each.refused, each.refused_now] for each in tried.users]
+    print_table(_TRIED, cells, empty="nobody would have been refused")
+    for limit in tried.limits:
+        say(f"{limit.refused} by {limit.limit} of {limit.target}")
+    say(
+        f"{moment(tried.since)} to {moment(tried.until)}: {tried.refused} of {tried.requests} requests refused; "
+        f"under the limits in force {tried.refused_now}"
+    )
+    if not tried.complete:
+        say("this is not the whole time: there was too much traffic; try a shorter one with --since")
+
+
+def _values(amounts: dict[str, Any]) -> LimitValues:
     values = msgspec.convert({name: amount for name, amount in amounts.items() if amount is not None}, LimitValues)
     if values == LimitValues():
         raise click.UsageError("say which limit: for instance --requests-per-minute 20")
-    _print(session.client.ask(protocol.LIMITS_SET, LimitsSet(target, values)), as_json)
+    return values
 
 
 @limits.command()

@@ -7,7 +7,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from common import paths
-from common.protocol import PROTOCOL_VERSION, DiskState, Finding, Nothing, Status, UserCounts
+from common.protocol import PROTOCOL_VERSION, DiskState, Finding, Nothing, Reloaded, Status, UserCounts
 from common.times import iso
 from daemon.access.actor import Actor
 from daemon.admin.rows import upstream_row
@@ -53,6 +53,9 @@ async def status(house: House, _: Actor, __: Nothing) -> Status:
             database=_database_size(house),
         ),
         stopping=house.stopping,
+        reloaded=None
+        if house.reloaded is None
+        else Reloaded(iso(house.reloaded.at_us), house.reloaded.problem, list(house.reloaded.waiting)),
     )
 
 
@@ -67,7 +70,19 @@ async def doctor(house: House, _: Actor, __: Nothing) -> list[Finding]:
         )
         for each in house.registry.upstreams
     ]
-    return await examine(house.config, upstreams=upstreams)
+    return [*_of_the_last_reload(house), *await examine(house.config, upstreams=upstreams)]
+
+
+def _of_the_last_reload(house: House) -> list[Finding]:
+    """What SIGHUP could not take up."""
+    last, found = house.reloaded, []
+    if last is not None and last.problem:
+        advice = "correct it (gatelodge config check FILE), then reload again"
+        found.append(Finding("configuration", "error", f"the last reload was refused: {last.problem}", advice))
+    if last is not None and last.waiting:
+        words = f"{', '.join(last.waiting)}: set otherwise than it runs"
+        found.append(Finding("configuration", "warning", words, "restart the daemon when it suits"))
+    return found
 
 
 def _database_size(house: House) -> int:

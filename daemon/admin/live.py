@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from common.errors import Conflict, NotFound
-from common.protocol import Cancelled, CancelRequest, LiveRow, Nothing
+from common.protocol import Cancelled, CancelRequest, EndedRow, LiveRow, Nothing
 from daemon.access.actor import Actor
-from daemon.admin.rows import live_row
+from daemon.admin.rows import live_row, look_at_pace
 from daemon.exchange import Exchange
 
 if TYPE_CHECKING:
@@ -18,19 +18,25 @@ SHORTEST_PREFIX = 8  # characters of a request id that may stand for the whole o
 
 async def listed(house: House, _: Actor, __: Nothing) -> list[LiveRow]:
     """The exchanges that run or wait."""
-    rows = (live_row(exchange) for exchange in house.gate.live())
+    look_at_pace(house)
+    rows = (live_row(house, exchange) for exchange in house.gate.live())
     return [row for row in rows if row is not None]
+
+
+async def ended(house: House, _: Actor, __: Nothing) -> list[EndedRow]:
+    """What ended or was refused a moment ago, the latest first."""
+    return sorted((row for _, row in house.recent.rows()), key=lambda row: row.ended, reverse=True)
 
 
 async def cancel(house: House, actor: Actor, request: CancelRequest) -> Cancelled:
     """End one of them. Recorded before it is done: an end without its record would be worse than the reverse."""
-    exchange = _named(house, request.request_id)
+    exchange = named(house, request.request_id)
     detail = {"user": exchange.user, "model": exchange.model, "state": exchange.phase}
     await house.journal.admin(actor, "cancel", f"request:{exchange.request_id}", detail)
     return Cancelled(request_id=exchange.request_id, cancelled=house.gate.cancel(exchange.request_id))
 
 
-def _named(house: House, name: str) -> Exchange:
+def named(house: House, name: str) -> Exchange:
     """The live exchange of that id, or whose id alone begins so: a narrow terminal shows the beginning."""
     exchange = house.gate.find(name)
     if exchange is not None:

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from common.protocol import KeyRow, KeyState, LimitRow, LimitValues, LiveRow, Unlimited, UpstreamRow, UserRow
+from common.protocol import (
+    LIMIT_FIELDS,
+    KeyRow,
+    KeyState,
+    LimitRow,
+    LimitUse,
+    LimitValues,
+    LiveRow,
+    Unlimited,
+    UpstreamRow,
+    UserRow,
+)
 from common.times import iso, iso_or_none
+from daemon.clock import MICROSECONDS
 from daemon.exchange import Exchange
 from daemon.providers.upstream import Upstream
 from daemon.store.keys import Key
 from daemon.store.registrations import Registration
 from daemon.store.users import User
+from daemon.traffic.admission import LimitUse as Use
 from daemon.traffic.limits import TargetLimits
+from daemon.traffic.rules import DEFAULT
 
 if TYPE_CHECKING:
     from daemon.house import House
@@ -87,28 +103,64 @@ def _key_state(key: Key, user: User | None, now_us: int) -> KeyState:
     return "active" if user is not None and user.status == "active" else "suspended"
 
 
-def limit_row(limits: TargetLimits) -> LimitRow:
-    """A target's limits; what it does not say itself is None, unlimited is a word."""
-    effective = limits.effective
+def limit_row(house: House, limits: TargetLimits) -> LimitRow:
+    """A target's limits and their use; what it does not say itself is None, unlimited is a word."""
+    effective, own = limits.effective, limit_values(limits.own)
+    # Every user is under `default` by itself: as a target, nobody uses it.
+    uses = [] if limits.target == DEFAULT else house.admission.in_use(limits.target)
     return LimitRow(
         target=limits.target,
-        effective=None if effective is None else LimitValues(**{k: _amount(v) for k, v in effective.items()}),
-        **{name: _amount(value) for name, value in limits.own.items()},
+        effective=None if effective is None else limit_values(effective),
+        use=[limit_use(house, use) for use in uses],
+        **{name: getattr(own, name) for name in LIMIT_FIELDS},
     )
+
+
+def limit_values(values: Mapping[str, int | None]) -> LimitValues:
+    """Some of the six limits; None as a value is unlimited, what is not there is not said."""
+    return LimitValues(**{name: _amount(value) for name, value in values.items()})
+
+
+def limit_use(house: House, use: Use) -> LimitUse:
+    """How much of a limit is used."""
+    frees_at = None
+    if use.frees_at is not None and use.used:
+        frees_at = iso(house.clock.wall() + use.frees_at - house.clock.now())
+    return LimitUse(target=use.target, limit=use.limit, used=use.used, max=use.max, frees_at=frees_at)
+
+
+def fullest_first(uses: Iterable[Use]) -> list[Use]:
+    """Sorted by the part that is used; a limit of nothing is full."""
+    return sorted(uses, key=lambda use: (-(use.used / use.max if use.max else 1.0), use.target, use.limit))
 
 
 def _amount(value: int | None) -> int | Unlimited:
     return "unlimited" if value is None else value
 
 
-def live_row(exchange: Exchange) -> LiveRow | None:
+def look_at_pace(house: House) -> None:
+    """See how far the running answers have come; before their rows are made."""
+    wall, gate = house.clock.wall(), house.gate
+    house.pace.look(
+        asyncio.get_running_loop().time(),
+        (
+            (exchange.request_id, max(0, wall - exchange.first_byte) / MICROSECONDS, gate.pieces(exchange.request_id))
+            for exchange in gate.live()
+            if exchange.first_byte is not None
+        ),
+    )
+
+
+def live_row(house: House, exchange: Exchange) -> LiveRow | None:
     """An exchange that has not ended; None once it has."""
     phase = exchange.phase
     if phase == "ended":
         return None
+    request_id, waits = exchange.request_id, phase == "queued"
+    silent, wait = house.gate.silent_for(request_id), exchange.estimated_wait() if waits else None
     return LiveRow(
-        request_id=exchange.request_id,
-        state="queued" if phase == "queued" else "prefill" if phase == "prefill" else "run",
+        request_id=request_id,
+        state="queued" if waits else "prefill" if phase == "prefill" else "run",
         position=exchange.position(),
         user=exchange.user,
         key=exchange.key_id,
@@ -123,6 +175,10 @@ def live_row(exchange: Exchange) -> LiveRow | None:
         first_byte=iso_or_none(exchange.first_byte),
         chunks_out=exchange.chunks_out,
         bytes_out=exchange.bytes_out,
+        tokens_out=house.gate.pieces(request_id),
+        tokens_per_second=house.pace.of(request_id),
+        piece_age=None if silent is None else round(silent, 1),
+        estimated_wait=None if wait is None else round(wait, 1),
     )
 
 

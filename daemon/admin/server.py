@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+import socket
+from collections.abc import Iterable, Iterator
 from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from daemon.admin.bound import Bound, Download
 from daemon.admin.peer import actor_of
 from daemon.admin.verbs import TABLE
 from daemon.admin.watch import feed
+from daemon.descriptors import Accepting
 
 if TYPE_CHECKING:
     from daemon.house import House
@@ -48,7 +50,7 @@ class AdminServer:
         self._bound: tuple[int, int] | None = None
         self._answering: set[asyncio.Task[Any]] = set()
         given: dict[str, Any] = {"house": house, "answering": self._answering}
-        self._server = HTTPServer(
+        self._server = _Listener(
             Application(
                 [
                     (r"/watch", _Watch, given | {"longest_stall": longest_stall}),
@@ -69,7 +71,7 @@ class AdminServer:
         feed(self._house)
         status = self._path.stat()
         self._bound = (status.st_dev, status.st_ino)
-        self._server.add_socket(listening)
+        self._server.add_sockets([listening])
 
     async def stop(self) -> None:
         """Say goodbye to the watchers, stop listening, end the connections, remove the socket."""
@@ -93,6 +95,15 @@ class AdminServer:
             except FileNotFoundError:
                 pass
             self._bound = None
+
+
+class _Listener(HTTPServer):
+    """Tornado's server, but for an accept loop that does not spin where no descriptor is left."""
+
+    def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
+        for each in sockets:
+            self._sockets[each.fileno()] = each
+            self._handlers[each.fileno()] = Accepting(each, self._handle_connection).stop
 
 
 class _Handler(RequestHandler):

@@ -38,7 +38,7 @@ async def shown(house: House, _: Actor, request: UserTarget) -> UserDetail:
     return UserDetail(
         user=user_row(house, user),
         keys=[key_row(house, key) for key in house.directory.keys_of(user.id)],
-        limits=limit_row(house.limits.show(f"user:{user.email}")[0]),
+        limits=limit_row(house, house.limits.show(f"user:{user.email}")[0]),
     )
 
 

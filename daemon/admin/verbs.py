@@ -7,7 +7,7 @@ verb does lives with its subject (`users.py`, `keys.py` ...), what it asks and a
 from __future__ import annotations
 
 from common import protocol
-from daemon.admin import audit, house, keys, limits, live, models, selftest, upstreams, users
+from daemon.admin import audit, house, keys, limits, live, models, selftest, upstreams, usage, users, view
 from daemon.admin.bound import Bound, many, one, raw
 
 _LINES = (
@@ -29,6 +29,8 @@ _LINES = (
     one(protocol.KEYS_ROTATE, keys.rotate),
     one(protocol.KEYS_REVOKE, keys.revoke),
     one(protocol.LIMITS_SHOW, limits.shown),
+    one(protocol.LIMITS_USE, limits.used),
+    one(protocol.LIMITS_TRY, limits.tried),
     one(protocol.LIMITS_SET, limits.set_values),
     one(protocol.LIMITS_CLEAR, limits.clear),
     one(protocol.MODELS_LIST, models.listed),
@@ -39,7 +41,11 @@ _LINES = (
     one(protocol.UPSTREAMS_PROBE, upstreams.probe),
     one(protocol.UPSTREAMS_SEATS, upstreams.set_seats),
     one(protocol.LIVE, live.listed),
+    one(protocol.LIVE_ENDED, live.ended),
+    one(protocol.LIVE_SHOW, view.shown),
+    many(protocol.LIVE_FOLLOW, view.followed),
     one(protocol.CANCEL, live.cancel),
+    one(protocol.USAGE, usage.used),
     many(protocol.AUDIT_SEARCH, audit.searched),
     one(protocol.AUDIT_SHOW, audit.shown),
     raw(protocol.AUDIT_EXPORT, audit.export),

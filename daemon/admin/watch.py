@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from common.protocol import LiveRow, Totals
 from common.times import iso
 from daemon.access.events import Change, Cut
-from daemon.admin.rows import key_row, live_row, pending_row, upstream_row, user_row
+from daemon.admin.rows import key_row, live_row, look_at_pace, pending_row, upstream_row, user_row
 from daemon.exchange import Exchange
 from daemon.hub import Source
 
@@ -26,8 +26,9 @@ def feed(house: House) -> None:
     hub.sources["live"] = Source(
         rows=lambda: _live_rows(house),
         row=lambda request_id: _live_row(house, request_id),
-        progress=lambda: {exchange.request_id: _progress(exchange) for exchange in house.gate.live()},
+        progress=lambda: _live_progress(house),
     )
+    hub.sources["ended"] = Source(rows=house.recent.rows, row=house.recent.row)
     hub.sources["user"] = Source(
         rows=lambda: [(str(user.id), user_row(house, user)) for user in directory.users.values()],
         row=lambda user_id: _user_row(house, user_id),
@@ -52,6 +53,7 @@ def feed(house: House) -> None:
 
 def totals(house: House) -> Totals:
     """The head line: what runs and waits at all upstreams together."""
+    look_at_pace(house)
     queued = [exchange for exchange in house.gate.live() if exchange.phase == "queued"]
     seats = [upstream.seats for upstream in house.registry.upstreams]
     return Totals(
@@ -59,6 +61,10 @@ def totals(house: House) -> Totals:
         seats=sum(each.size for each in seats),
         queued=len(queued),
         oldest_queued=iso(min(exchange.received for exchange in queued)) if queued else None,
+        tokens_per_second=house.pace.total(),
+        refused_last_minute=house.recent.refused_last_minute,
+        ended_lately=house.recent.ended_lately,
+        errors_lately=house.recent.errors_lately,
     )
 
 
@@ -69,23 +75,31 @@ def _wake_keys(house: House, event: Change | Cut) -> None:
             house.hub.publish("key", key.id)
 
 
-def _progress(exchange: Exchange) -> int:
-    """A number that moves when the row does without an event: pieces relayed, or the place in the line."""
-    if exchange.seated is not None:
-        return exchange.chunks_out
-    return -(exchange.position() or 0)
+def _live_progress(house: House) -> dict[str, int]:
+    """A number for each that moves when its row does without an event: pieces and their pace, or the place in line."""
+    look_at_pace(house)
+    return {exchange.request_id: _progress(house, exchange) for exchange in house.gate.live()}
+
+
+def _progress(house: House, exchange: Exchange) -> int:
+    if exchange.seated is None:
+        return -(exchange.position() or 0)
+    request_id = exchange.request_id
+    # A pace that falls to nothing is news, too: the answer stalls.
+    return house.gate.pieces(request_id) * 100_000 + round(10 * (house.pace.of(request_id) or 0.0)) % 100_000
 
 
 def _live_rows(house: House) -> Iterable[tuple[str, LiveRow]]:
+    look_at_pace(house)
     for exchange in house.gate.live():
-        row = live_row(exchange)
+        row = live_row(house, exchange)
         if row is not None:
             yield exchange.request_id, row
 
 
 def _live_row(house: House, request_id: str) -> LiveRow | None:
     exchange = house.gate.find(request_id)
-    return None if exchange is None else live_row(exchange)
+    return None if exchange is None else live_row(house, exchange)
 
 
 def _user_row(house: House, user_id: str) -> UserRow | None:

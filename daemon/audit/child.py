@@ -23,7 +23,7 @@ from common.errors import GatewayError
 READ_AT_ONCE = 64 * 1024
 _ROOT = Path(__file__).resolve().parents[2]
 
-Verb = Literal["search", "export", "verify"]
+Verb = Literal["try", "search", "export", "verify"]
 
 
 class ReaderFailed(GatewayError):

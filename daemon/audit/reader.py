@@ -53,6 +53,10 @@ def _answer(verb: str, arguments: dict[str, Any], conn: sqlite3.Connection) -> I
 
     # Each verb imports only what it needs: a child starts in the time that its imports take.
     match verb:
+        case "try":
+            from daemon.traffic.trial import replay
+
+            yield msgspec.json.encode(replay(conn, arguments["question"], each_page=look_after_parent))
         case "search":
             from daemon.audit.search import scan
 

@@ -1,12 +1,12 @@
 """What can go wrong between the gate and an upstream, as far as the wire goes.
 
-Rule: each is an `UpstreamFailed`, so that it is 502 wherever nobody treats it specially. What an upstream *says* (an
-error answer, an error in its stream) is not here: that is the dialect's business.
+Rule: each is an `UpstreamFailed`, so that it is 502 wherever nobody treats it specially, but for the one that is our
+own failing. What an upstream *says* (an error answer, an error in its stream) is the dialect's business.
 """
 
 from __future__ import annotations
 
-from common.errors import UpstreamFailed
+from common.errors import GatewayError, UpstreamFailed
 
 
 class ConnectFailed(UpstreamFailed):
@@ -21,3 +21,10 @@ class ConnectTimedOut(ConnectFailed):
 
 class UpstreamBroken(UpstreamFailed):
     """The connection broke, or what came over it is not HTTP: the answer, if one began, is not whole."""
+
+
+class OutOfDescriptors(GatewayError):
+    """This process may open no further connection: nothing was sent, and the upstream is not to blame."""
+
+    status = 503
+    code = "out_of_descriptors"

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from common.errors import UpstreamFailed
 from daemon.providers.connection import Connection, Response
-from daemon.providers.errors import ConnectFailed, ConnectTimedOut, UpstreamBroken
+from daemon.providers.errors import ConnectFailed, ConnectTimedOut, OutOfDescriptors, UpstreamBroken
 
 __all__ = ["ConnectFailed", "ConnectTimedOut", "Pool", "Request", "Response", "UpstreamBroken", "verifying_context"]
 
@@ -73,8 +73,12 @@ class Pool:
         self._emptied: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
-        busy = len(self._open) - len(self._idle)
-        return f"<Pool {self.name}: {len(self._idle)} idle, {busy} busy{', closed' if self._closed else ''}>"
+        return f"<Pool {self.name}: {len(self._idle)} idle, {self.busy} busy{', closed' if self._closed else ''}>"
+
+    @property
+    def busy(self) -> int:
+        """How many connections carry a request, or are being made for one."""
+        return len(self._open) - len(self._idle)
 
     def request(
         self,
@@ -159,6 +163,12 @@ class Pool:
                 f"the upstream {self.name} did not accept a connection within {self.connect_timeout:g} seconds"
             ) from error
         except OSError as error:  # ssl.SSLError is one
+            if error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}:
+                # No fault of the upstream's: it must not count as down.
+                raise OutOfDescriptors(
+                    f"the gateway cannot open another connection: {error.strerror}; try again in a moment",
+                    retry_after=5,
+                ) from error
             raise ConnectFailed(f"the upstream {self.name} cannot be reached: {_in_words(error)}") from error
         finally:
             if not made:

@@ -11,7 +11,6 @@ import asyncio
 from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from common.errors import BadRequest, NotFound, UpstreamFailed
@@ -54,23 +53,60 @@ class Registry:
 
         `keys` are the secrets of upstreams that want one, by their names; sent as `Authorization: Bearer`.
         """
-        bearer = {name: f"Bearer {key}" for name, key in (keys or {}).items()}
-        self.upstreams = [
-            _KINDS[each.kind](
-                each,
-                queue=queue,
-                connect_timeout=deadlines.connect,
-                clock=clock,
-                authorization=bearer.get(each.name, ""),
-            )
-            for each in upstreams
-        ]
+        self._bearer = {name: f"Bearer {key}" for name, key in (keys or {}).items()}
+        self._queue = queue
+        self._connect_timeout = deadlines.connect
+        self._clock = clock
+        self.upstreams = [self._made(each) for each in upstreams]
+        self._retired: list[Upstream] = []  # no longer configured, but still answering
+        self.changed: Callable[[str], None] = lambda _: None  # told the name of one whose state or seats changed
         self._default = default
         self._looking: asyncio.Task[None] | None = None
         self._looked_at = -LOOK_EVERY
 
     def __repr__(self) -> str:
         return f"<Registry {self.upstreams!r}>"
+
+    def rebound(self, *, queue: Queue, deadlines: Deadlines, default: str) -> None:
+        """Go on with these bounds and this default model; who waits already keeps the patience it came with."""
+        self._queue, self._connect_timeout, self._default = queue, deadlines.connect, default
+        for upstream in self.upstreams:
+            upstream.pool.connect_timeout = deadlines.connect
+            upstream.seats.rebound(queue_size=queue.size, per_user=queue.per_user, longest_wait=queue.longest_wait)
+
+    def replace(self, upstreams: Sequence[UpstreamConfig]) -> list[str]:
+        """Go on with these, in this order; the names of those that are new, or new at that address.
+
+        One that is configured no longer, or elsewhere, gets no further request; what runs or waits there goes on.
+        """
+        before = {each.name: each for each in self.upstreams}
+        kept: list[Upstream] = []
+        new: list[str] = []
+        for config in upstreams:
+            upstream = before.get(config.name)
+            if upstream is None or (upstream.kind, upstream.url) != (config.kind, config.url):
+                upstream = self._made(config)
+                new.append(config.name)
+            elif upstream.configured_seats != config.seats:
+                upstream.configured_seats = config.seats
+                upstream.seats.resize(config.seats)
+            kept.append(upstream)
+        self._retired += [each for each in self.upstreams if each not in kept]
+        self.upstreams = kept
+        for name in {*before, *new}:
+            self.changed(name)
+        return new
+
+    def _made(self, config: UpstreamConfig) -> Upstream:
+        upstream = _KINDS[config.kind](
+            config,
+            queue=self._queue,
+            connect_timeout=self._connect_timeout,
+            clock=self._clock,
+            authorization=self._bearer.get(config.name, ""),
+        )
+        upstream.changed = upstream.seats.changed = lambda: self.changed(config.name)
+        return upstream
 
     def upstream(self, name: str) -> Upstream:
         """The upstream of that name; NotFound without one."""
@@ -157,6 +193,7 @@ class Registry:
         """Look at the upstreams now and then, until cancelled."""
         while True:
             await self.refresh()
+            await self._let_go()
             await asyncio.sleep(LOOK_EVERY)
 
     async def close(self) -> None:
@@ -164,10 +201,17 @@ class Registry:
         if self._looking is not None:
             self._looking.cancel()
             await asyncio.wait({self._looking})
-        for upstream in self.upstreams:
+        for upstream in (*self.upstreams, *self._retired):
             await upstream.close()
 
     # --- within ---
+
+    async def _let_go(self) -> None:
+        """Close the retired ones at which nothing runs or waits any more."""
+        for upstream in list(self._retired):
+            if not (upstream.seats.running or upstream.seats.waiting or upstream.pool.busy):
+                self._retired.remove(upstream)
+                await upstream.close()
 
     def _find(self, name: str) -> Route | None:
         models = meant_by(name, ChainMap(*(each.models or {} for each in self.upstreams)))
@@ -205,12 +249,6 @@ class Registry:
     async def _look(self) -> None:
         await asyncio.gather(*(each.look() for each in self.upstreams))
         self._looked_at = asyncio.get_running_loop().time()
-
-
-def on_state_change(registry: Registry, listener: Callable[[str], None]) -> None:
-    """Have `listener` told the name of each upstream whose state or seats changed."""
-    for upstream in registry.upstreams:
-        upstream.changed = upstream.seats.changed = partial(listener, upstream.name)
 
 
 def _unknown(name: str) -> NotFound:

@@ -27,7 +27,7 @@ from daemon.config import Queue, UpstreamConfig
 from daemon.dialects.asks import Ask
 from daemon.dialects.pairs import translator_for
 from daemon.dialects.translator import Translator
-from daemon.providers.errors import ConnectFailed
+from daemon.providers.errors import ConnectFailed, OutOfDescriptors
 from daemon.providers.http import Body, Pool, Request
 from daemon.traffic.seats import Seats
 
@@ -132,6 +132,8 @@ class Upstream(ABC):
                 self.version = await self.ask_version()
         except TimeoutError:
             self._down(f"the upstream {self.name} did not tell its models within {PATIENCE:g} seconds")
+        except OutOfDescriptors:
+            pass  # ours, and soon over: it says nothing about the upstream
         except GatewayError as error:
             # The wire's failures were noted already; what it said in an error answer was not.
             self._down(error.message)

@@ -36,6 +36,36 @@ class PastAdmission(NamedTuple):
     kept: int  # 0: it gave its place back, as nothing was sent upstream
 
 
+class Attempt(NamedTuple):
+    """An admission with its moment on both clocks."""
+
+    seq: int
+    admitted_clock: int
+    user_id: int
+    user: str
+    key_id: str | None
+    model: str
+    address: str
+    tokens: int
+    settled_clock: int | None
+    kept: int
+    admitted_us: int
+
+
+class RefusedAttempts(NamedTuple):
+    """Requests of one caller that were refused for one reason within a minute, from `at_us` (wall clock)."""
+
+    at_us: int
+    seq: int
+    user_id: int | None
+    user: str
+    key_id: str | None
+    model: str
+    address: str
+    reason: str
+    times: int
+
+
 def first_since(conn: sqlite3.Connection, since_clock: int) -> int:
     """The sequence number before which nothing was admitted or settled later than `since_clock` (gateway's clock)."""
     low, high = 1, conn.execute("SELECT COALESCE(MAX(seq), 0) FROM journal").fetchone()[0] + 1
@@ -57,6 +87,28 @@ def admissions_from(conn: sqlite3.Connection, seq: int, limit: int) -> list[Past
         f"SELECT {_COLUMNS} WHERE o.event = 'opened' AND o.seq >= ? ORDER BY o.seq LIMIT ?", (seq, limit)
     )
     return [PastAdmission(*row) for row in rows]
+
+
+def attempts_from(conn: sqlite3.Connection, seq: int, limit: int) -> list[Attempt]:
+    """As `admissions_from`, with the wall clock."""
+    columns = _COLUMNS.replace(" FROM", ", COALESCE(o.admitted_us, o.at_us) FROM", 1)
+    rows = conn.execute(
+        f"SELECT {columns} WHERE o.event = 'opened' AND o.seq >= ? ORDER BY o.seq LIMIT ?", (seq, limit)
+    )
+    return [Attempt(*row) for row in rows]
+
+
+def refused_from(conn: sqlite3.Connection, place: tuple[int, int], until_us: int, limit: int) -> list[RefusedAttempts]:
+    """At most `limit` records of refusals from `place` (received_us, seq) on, before `until_us`, in that order."""
+    rows = conn.execute(
+        "SELECT received_us, seq, user_id, COALESCE(\"user\", ''), key_id, COALESCE(model, ''),"
+        " COALESCE(address, ''), json_extract(detail, '$.reason'), json_extract(detail, '$.count') FROM journal"
+        # An exchange that could not be recorded is `refused`, too; its place in the index is a closing record's.
+        " WHERE state = 'refused' AND (received_us, seq) >= (?, ?) AND received_us < ? AND event = 'refused'"
+        " ORDER BY received_us, seq LIMIT ?",
+        (*place, until_us, limit),
+    )
+    return [RefusedAttempts(*row) for row in rows]
 
 
 def admissions_settled_from(conn: sqlite3.Connection, seq: int) -> list[PastAdmission]:

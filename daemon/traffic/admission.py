@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from daemon.clock import Clock
@@ -77,6 +77,7 @@ class LimitUse:
     limit: str  # "requests_per_minute"
     used: int
     max: int
+    frees_at: int | None = field(default=None, compare=False)  # gateway's clock; when some of it comes back
 
 
 class Admission:
@@ -225,15 +226,23 @@ class Admission:
 
     def in_use(self, target: str | None = None) -> list[LimitUse]:
         """How much of each limit is used now: of one target, or of every target that uses something."""
+        targets = [target] if target else dict.fromkeys([*self._tallies, *self._running_in])
+        found = self._uses((each, self._limits.rule(each)) for each in targets)
+        return found if target else [use for use in found if use.used]
+
+    def in_use_by(self, subject: Subject) -> list[LimitUse]:
+        """How much is used now of every limit that such a request is under."""
+        return self._uses(self._tallies.applying(subject))
+
+    def _uses(self, rules: Iterable[tuple[str, Rule]]) -> list[LimitUse]:
         now = max(self._clock.now(), self._latest)
         found: list[LimitUse] = []
-        for each in [target] if target else dict.fromkeys([*self._tallies, *self._running_in]):
-            rule = self._limits.rule(each)
-            windows = self._tallies.windows([(each, rule)], now)
-            found.extend(LimitUse(each, window.field.name, window.used, window.max) for window in windows)
+        for target, rule in rules:
+            windows = self._tallies.windows([(target, rule)], now)
+            found.extend(LimitUse(target, each.field.name, each.used, each.max, each.frees_at) for each in windows)
             if rule.concurrency is not None:
-                found.append(LimitUse(each, CONCURRENCY.name, self._running_in.get(each, 0), rule.concurrency))
-        return found if target else [use for use in found if use.used]
+                found.append(LimitUse(target, CONCURRENCY.name, self._running_in.get(target, 0), rule.concurrency))
+        return found
 
     def __repr__(self) -> str:
         return f"<Admission {len(self._tallies)} tallies, {len(self._open)} open, {len(self._running)} running>"

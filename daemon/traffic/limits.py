@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
-from common.errors import NotFound, Unavailable
+from common.errors import Conflict, NotFound, Unavailable
 from daemon.access.actor import DAEMON, Actor
 from daemon.clock import Clock
 from daemon.config import Limits as Seed
@@ -95,15 +95,29 @@ class Limits:
             self._check_exists(name)
         return [self._described(name)]
 
-    async def set(self, actor: Actor, target: str, values: Mapping[str, int | None]) -> TargetLimits:
+    async def set(
+        self,
+        actor: Actor,
+        target: str,
+        values: Mapping[str, int | None],
+        *,
+        seen: Mapping[str, int | None] | None = None,
+    ) -> TargetLimits:
         """`target` says `values` (None = unlimited) on the next request; what it says of other fields stays.
 
+        `seen` is what the target said when the administrator looked: Conflict if it says something else now.
         BadRequest where target or values cannot be, NotFound where the user or key does not exist.
         """
         name = read_target(target)
         checked = check_values(values)
         self._check_exists(name)
-        return await self._change(actor, "limits set", name, lambda conn: put_limits(conn, name, checked))
+
+        def put(conn: sqlite3.Connection) -> None:
+            if seen is not None and limits_of(conn, name) != seen:
+                raise Conflict("the limits were changed in the meantime; look again", code="changed_meanwhile")
+            put_limits(conn, name, checked)
+
+        return await self._change(actor, "limits set", name, put)
 
     async def clear(self, actor: Actor, target: str) -> TargetLimits:
         """`target` says nothing of its own any more; `default` returns to the configuration's values."""

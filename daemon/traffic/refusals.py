@@ -59,6 +59,7 @@ class FullWindow:
     max: int
     period: int
     frees_at: int | None  # when it admits again; None: never, as it admits nothing
+    target: str = ""  # whose limit it is; empty: nobody's in particular
 
     @property
     def remaining(self) -> int:

@@ -159,6 +159,12 @@ class Seats:
         self._fill()
         self.changed()
 
+    def rebound(self, *, queue_size: int, per_user: int, longest_wait: float) -> None:
+        """Other bounds of the line, for who comes from now on."""
+        self._queue_size = queue_size
+        self._per_user = per_user
+        self._longest_wait = longest_wait
+
     def drain(self) -> None:
         """Hand out no more seats and take nobody new; who waits keeps waiting."""
         self._draining = True

@@ -215,6 +215,7 @@ def _described(target: str, field: Field, window: SlidingWindow, history: Histor
         max=window.max,
         period=window.period,
         frees_at=frees_at,
+        target=target,
     )
 
 

@@ -12,6 +12,7 @@ import ipaddress
 import logging
 from http.client import responses
 from typing import Any, ClassVar, TypeVar
+from urllib.parse import unquote
 
 import msgspec
 from tornado import httputil, iostream
@@ -25,6 +26,7 @@ from daemon.house import House
 from daemon.traffic.windows import AddressBound
 
 log = logging.getLogger("gatelodge.web")
+_CREDENTIAL_MARKS = ("/k/", "glk_", "glr_", "eyJ", "%")
 T = TypeVar("T", bound=msgspec.Struct)
 
 
@@ -120,7 +122,7 @@ class Handler(RequestHandler):
         elif isinstance(error, HTTPError):
             self.refuse(GatewayError(_words(error), status=error.status_code, code="invalid_request"))
         else:
-            self.refuse(unexpected(self.request_id))
+            self.refuse(unexpected(self.request_id, error))
 
     def log_exception(self, typ: Any, value: BaseException | None, tb: Any) -> None:
         if isinstance(value, GatewayError | HTTPError | iostream.StreamClosedError | asyncio.CancelledError):
@@ -179,7 +181,8 @@ def count_refusal(error: GatewayError, house: House, address: str, route: str, r
     """A refusal costs no fsync: without a credential it is counted and logged, else the journal adds it up."""
     if error.status == 401:
         house.metrics.unauthenticated()
-        log.info("no valid credential", extra={"address": address, "route": route, "request_id": request_id})
+        fields = {"address": address, "route": without_credentials(route), "request_id": request_id}
+        log.info("no valid credential", extra=fields)
     elif error.status == 429 or error.code.startswith("queue_full"):
         house.metrics.refused()
 
@@ -199,11 +202,26 @@ def error_headers(error: GatewayError) -> dict[str, str]:
 
 def log_failure(request_id: str, path: str, error: BaseException | None) -> None:
     """Note a failure that nobody foresaw, under the request id that the client is told."""
-    log.error("request %s to %s failed", request_id, path, exc_info=error)
+    log.error("request %s to %s failed", request_id, without_credentials(path), exc_info=error)
 
 
-def unexpected(request_id: str) -> GatewayError:
-    """What the client is told of a failure that nobody foresaw."""
+def without_credentials(path: str) -> str:
+    """A request's path as it may be logged: what stands where a key does (/k/KEY), or looks like one, is left out."""
+    if not any(mark in path for mark in _CREDENTIAL_MARKS):
+        return path
+    segments = unquote(path).split("/")
+    shown = list(segments)
+    for number, segment in enumerate(segments):
+        if segment.startswith(("glk_", "glr_", "eyJ")) or segments[number - 1 : number] == ["k"]:
+            shown[number] = "…"
+    return path if shown == segments else "/".join(shown)
+
+
+def unexpected(request_id: str, error: BaseException | None = None) -> GatewayError:
+    """What the client is told of a failure that nobody foresaw, or of too little memory for what it sent."""
+    if isinstance(error, MemoryError):
+        words = "the gateway has too little memory for this request now; try again in a moment"
+        return Unavailable(words, code="busy", retry_after=5)
     return GatewayError(f"the gateway failed on this request; its log tells more under request id {request_id}")
 
 

@@ -27,8 +27,8 @@ from daemon.web.stream import ClientStream
 
 JSON = "application/json; charset=utf-8"
 
-# Makes the reader of a request whose head is there (`GateServer`).
-Carrier = Callable[[HTTP1Connection, RequestStartLine, HTTPHeaders], HTTPMessageDelegate]
+# Makes the reader of a request whose head is there (`bounds.py`).
+Carrier = Callable[[HTTP1Connection, RequestStartLine, HTTPHeaders], "InferenceRequest"]
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,15 @@ class InferenceRequest(HTTPMessageDelegate):
         allowed = base.origin_headers(headers, house)
         self._answer = ClientStream(connection, asked, headers, [("X-Request-Id", self._request_id), *allowed.items()])
 
+    def unwelcome(self) -> bool:
+        """Whether the caller has no credential that counts: `finish` answers so, however little of the body came."""
+        try:
+            base.check_reception(self._headers, self._house)
+            self._house.access.identify(self._headers, address=self._address)
+        except GatewayError:
+            return True
+        return False
+
     def data_received(self, chunk: bytes) -> None:
         self._body.append(chunk)
 
@@ -77,17 +86,18 @@ class InferenceRequest(HTTPMessageDelegate):
         self._connection.set_close_callback(self.on_connection_close)
         self._house.begin_answer()
         # Held by the connection's callback; whoever must know that it is over waits for the house's answers.
-        self._carrying = asyncio.ensure_future(self._carry(b"".join(self._body)))
+        self._carrying = asyncio.ensure_future(self._carry())
 
     def on_connection_close(self) -> None:
         """The client left."""
         self._left = True
+        self._body.clear()
         if self._visit is not None:
             self._visit.left()
 
-    async def _carry(self, body: bytes) -> None:
+    async def _carry(self) -> None:
         try:
-            await self._serve(body)
+            await self._serve()
         except GatewayError as error:
             await self._refuse(error)
         except Exception as error:
@@ -95,18 +105,20 @@ class InferenceRequest(HTTPMessageDelegate):
             if self._answer.started:
                 self._answer.abort()
             else:
-                await self._refuse(base.unexpected(self._request_id))
+                await self._refuse(base.unexpected(self._request_id, error))
         finally:
             self._house.end_answer()
 
-    async def _serve(self, body: bytes) -> None:
+    async def _serve(self) -> None:
         house, headers = self._house, self._headers
         received = house.clock.wall()
         address = self._address
         base.check_reception(headers, house)
         caller = house.access.identify(headers, address=address)
         default = await house.registry.default_model() if self._route.names_a_default else ""
-        ask = self._route.read(body, default)
+        pieces, self._body = self._body, []  # not kept for as long as the answer takes
+        ask = self._route.read(b"".join(pieces), default)
+        del pieces
         self._visit = visit = Visit(
             request_id=self._request_id,
             address=address,

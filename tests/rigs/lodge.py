@@ -28,7 +28,7 @@ from daemon.access.directory import Change, Cut, Directory, User
 from daemon.access.identity import Access, Caller
 from daemon.access.passwords import PasswordPool
 from daemon.access.sessions import Sessions
-from daemon.config import Config
+from daemon.config import Config, Passwords
 from daemon.metrics import Metrics
 from daemon.store.database import Database
 from daemon.traffic.windows import AddressBound
@@ -87,13 +87,18 @@ class Lodge:
 
 
 @asynccontextmanager
-async def lodge(tmp_path: Path, *, clock: MovedClock | None = None, **flags: Any) -> AsyncIterator[Lodge]:
-    """The parts over the store in `tmp_path`; `flags` are dotted configuration keys with `__` for the dot."""
+async def lodge(
+    tmp_path: Path, *, clock: MovedClock | None = None, cost: Passwords | None = None, **flags: Any
+) -> AsyncIterator[Lodge]:
+    """The parts over the store in `tmp_path`; `flags` are dotted configuration keys with `__` for the dot.
+
+    `cost` of password hashes, where a test may have less than the configuration allows.
+    """
     given = {key.replace("__", "."): value for key, value in flags.items()}
     config = configuration.load(environment={}, flags={"storage.data": str(tmp_path)} | given)
     clock = clock or MovedClock()
     database = await Database.open(tmp_path / "gatelodge.db", clock=clock)
-    passwords = PasswordPool(config.passwords)
+    passwords = PasswordPool(cost or config.passwords)
     directory = await Directory.load(database, clock, passwords)
     sessions = await Sessions.load(database, clock, directory, config, tmp_path / "secrets")
     accounts = Accounts(

@@ -47,6 +47,14 @@ class DaemonProcess:
         assert self.url, f"the daemon did not start: {self.log}"
         return self
 
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self.process.send_signal(number)
+
+    def said(self, words: str) -> list[dict[str, Any]]:
+        """The lines of its log that hold `words`."""
+        return [entry for entry in self.log if words in str(entry.get("message"))]
+
     async def kill(self) -> None:
         """kill -9."""
         await self.stop(signal.SIGKILL)
@@ -61,9 +69,12 @@ class DaemonProcess:
 
 
 @asynccontextmanager
-async def daemon_process(data: Path, *arguments: str, **environment: str) -> AsyncIterator[DaemonProcess]:
-    """Start a daemon on a free port; it is killed at the end if it still runs."""
+async def daemon_process(
+    data: Path, *arguments: str, before: str = ":", **environment: str
+) -> AsyncIterator[DaemonProcess]:
+    """Start a daemon on a free port; it is killed at the end if it still runs. `before`: what a shell does first."""
     process = await asyncio.create_subprocess_exec(
+        *("sh", "-c", f'{before}; exec "$@"', "sh"),
         *(sys.executable, "-m", "daemon", "--data", str(data), "--port", "0", "--no-builtin-model", *arguments),
         cwd=ROOT,
         env=os.environ | {"GATELODGE_STORAGE__MIN_FREE": "0", "GATELODGE_LOG__FORMAT": "json"} | environment,

@@ -1,0 +1,198 @@
+"""The console's program: one link to the daemon, one screen with pages, and what every page asks it for.
+
+Rule: it wires. What is shown is the pages' matter, what is known the mirror's, what is asked the channel's. Clocks are
+given from outside, so that a frame can be had twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from rich.style import Style
+from textual import events
+from textual.app import App
+from textual.binding import Binding, BindingType
+from textual.filter import LineFilter
+from textual.screen import Screen
+
+from common.protocol import STATUS, Nothing
+from common.times import from_iso
+from common.untrusted import clean
+from console.channel import Channel
+from console.client import Refused, Unreachable
+from console.guard import OutputGuard
+from console.link import Link
+from console.palette import BOLD, DIM
+from console.screens.main import MainScreen
+from console.screens.page import Page
+from console.widgets.head import Head
+from console.widgets.prompt import Prompt
+
+
+class Lodge(App[None]):
+    """`now` is Unix seconds, `monotonic` runs on; `slow` draws once a second."""
+
+    ENABLE_COMMAND_PALETTE = False
+    TITLE = "gatelodge"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+c", "how_to_quit", "How to quit", show=False, system=True, priority=True)
+    ]
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        slow: bool = False,
+        now: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__()
+        self.theme = "ansi-dark"
+        self.animation_level = "none"
+        self.link = Link(path, clock=monotonic)
+        self.channel = Channel(path)
+        self.slow = slow
+        self.now = now
+        self.monotonic = monotonic
+        self.head = Head(self.link, now, monotonic)
+        self.address = ""  # where clients reach the daemon
+        self.main = MainScreen(self.head)
+        self._guard = OutputGuard()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def get_default_screen(self) -> Screen[Any]:
+        return self.main
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        return [self._guard, *super().get_line_filters()]
+
+    def on_mount(self) -> None:
+        self._tasks = [asyncio.create_task(self.link.run()), asyncio.create_task(self._know_when_it_started())]
+
+    async def on_unmount(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _know_when_it_started(self) -> None:
+        """The head tells how long the daemon is up: asked once for each start of it."""
+        while True:
+            if self.link.is_live and not self.link.started:
+                try:
+                    status = await self.channel.ask(STATUS, Nothing())
+                    self.link.started = from_iso(status.started)
+                    self.address = clean(next(iter(status.addresses), ""))
+                except (Refused, Unreachable):
+                    pass
+            await asyncio.sleep(1.0)
+
+    def on_app_focus(self) -> None:
+        self.main.looked_at(True)
+
+    def on_app_blur(self, _: events.AppBlur) -> None:
+        self.main.looked_at(False)
+
+    # -- what the pages ask for ----------------------------------------------------------------------------------------
+
+    @property
+    def prompt(self) -> Prompt:
+        """The prompt of the screen in sight."""
+        prompt = getattr(self.screen, "prompt", self.main.prompt)
+        assert isinstance(prompt, Prompt)
+        return prompt
+
+    def say(self, sentence: str, level: str = "info") -> None:
+        """A sentence in the footer; `level` info, good or bad."""
+        self.prompt.say(sentence, level)
+
+    async def go_to(self, name: str, *, find: str = "") -> Page | None:
+        """Bring a page into sight, and its filter to `find` where that is given."""
+        while len(self.screen_stack) > 1:
+            await self.pop_screen()
+        page = await self.main.go_to(name)
+        if page is not None and find:
+            page.apply_filter(find)
+        return page
+
+    async def ask_yes(self, question: str) -> bool:
+        """The first tier: y/N in the footer, for what can be undone. The question names its target."""
+        return await self.prompt.ask_yes(question)
+
+    async def confirm(self, title: str, consequences: Sequence[str | tuple[str, Style]]) -> bool:
+        """The second tier: a box that says what will happen; the default is No. From a worker (`Page.begin`)."""
+        from console.widgets.dialogs import Confirm
+
+        return await self.push_screen_wait(Confirm(title, consequences))
+
+    async def confirm_by_name(self, title: str, consequences: Sequence[str | tuple[str, Style]], name: str) -> bool:
+        """The third tier: done only when `name` was typed."""
+        from console.widgets.dialogs import ConfirmByName
+
+        return await self.push_screen_wait(ConfirmByName(title, consequences, name))
+
+    async def show_secret(self, title: str, secret: str, note: str, *, file_name: str) -> None:
+        """A secret, this once; it can be copied, or saved as `file_name` (0600) in the current folder."""
+        from console.widgets.dialogs import ShowSecret
+
+        await self.push_screen_wait(ShowSecret(title, secret, note, file=Path.cwd() / file_name))
+
+    async def fill(
+        self, title: str, fields: Sequence[Any], paragraphs: Sequence[str | tuple[str, Style]] = ()
+    ) -> dict[str, str] | None:
+        """A form of `console.widgets.form.Field`s; None where it was given up."""
+        from console.widgets.form import Form
+
+        return await self.push_screen_wait(Form(title, fields, paragraphs))
+
+    async def show_text(self, title: str, paragraphs: Sequence[str | tuple[str, Style]]) -> None:
+        """A text over the page; foreign words are cleaned."""
+        from console.screens.overlay import Overlay
+
+        await self.push_screen_wait(Overlay(title, paragraphs))
+
+    def show_help(self) -> None:
+        """The keys that do something here, from the bindings in force."""
+        from console.screens.overlay import Overlay
+        from console.widgets.keys import key_name
+
+        paragraphs: list[str | tuple[str, Style]] = []
+        where = None
+        for active in self.screen.active_bindings.values():
+            binding = active.binding
+            if not binding.description or binding.system or not active.enabled:
+                continue
+            if active.node is not where:
+                where = active.node
+                paragraphs += ["", (_place(where), BOLD)]
+            paragraphs.append(f"  {key_name(binding):<10}{binding.description}")
+        paragraphs += ["", ("Every action is a command, too: type : and Tab, or see `gatelodge --help`.", DIM)]
+        self.push_screen(Overlay("Keys", paragraphs))
+
+    def action_how_to_quit(self) -> None:
+        self.say("q quits")
+
+    def notify(self, message: str, **given: Any) -> None:
+        """Textual's toasts read markup unless they are told not to."""
+        super().notify(message, **(given | {"markup": False}))
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    def _fatal_error(self) -> None:
+        """A bug: its traceback goes to a private file, without the local variables, which may hold anybody's prompt."""
+        from console.launch import keep_traceback
+
+        self.panic_line = keep_traceback(self._exception)
+        self._exit_renderables.append(self.panic_line)
+        self._close_messages_no_wait()
+
+
+def _place(node: object) -> str:
+    if isinstance(node, Page):
+        return type(node).__name__.removesuffix("Page")
+    return {"VTable": "Rows", "TextView": "Text", "MainScreen": "Everywhere", "Lodge": "Everywhere"}.get(
+        type(node).__name__, "Here"
+    )

@@ -1,0 +1,323 @@
+"""What the pages share: `Page`, one tab of the console, and `TablePage`, a tab that is mostly a table.
+
+How to write one: see the docstring of `console/screens/__init__.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.widget import Widget
+
+from common.protocol import Request, Verb
+from common.untrusted import clean
+from console.client import Refused, Unreachable
+from console.columns import Cell, Column, text_of
+from console.ordering import HOLD, Matcher, held, sorted_ids
+from console.palette import DIM, WARNING
+from console.widgets.lines import Line, Lines, Part
+from console.widgets.vtable import VTable
+
+if TYPE_CHECKING:
+    from console.app import Lodge
+
+Q = TypeVar("Q", bound=Request)
+A = TypeVar("A")
+
+CHANGED_MEANWHILE = "changed_meanwhile"
+WIDE = 140  # columns of the terminal from which the detail pane is shown
+TALL = 45  # lines of the terminal from which plots are shown
+
+
+class Page(Widget, can_focus=False):
+    """One tab. `tick` is called four times a second while it is in sight, and nothing else draws."""
+
+    DEFAULT_CSS = "Page { height: 1fr; width: 1fr; }"
+
+    def __init__(self) -> None:
+        super().__init__(markup=False)
+
+    @property
+    def lodge(self) -> Lodge:
+        """The program: link, channel, clock, prompt."""
+        return cast("Lodge", self.app)
+
+    # -- what a page may override --------------------------------------------------------------------------------------
+
+    def shown(self) -> None:
+        """The page came into sight (again)."""
+
+    def hidden(self) -> None:
+        """Another page came into sight."""
+
+    def tick(self) -> None:
+        """Redraw what is visible and changed."""
+
+    def status(self) -> Line:
+        """The line below the page: how many, in which order, what is wrong."""
+        return []
+
+    def focus_body(self) -> None:
+        """Put the keys where they belong."""
+
+    def apply_filter(self, text: str) -> None:
+        """Show only what has these words; called at each key of `/`."""
+
+    @property
+    def filter_text(self) -> str:
+        """The filter in force."""
+        return ""
+
+    # -- what a page uses ----------------------------------------------------------------------------------------------
+
+    def say(self, sentence: str, level: str = "info") -> None:
+        """A sentence in the footer; `level` info, good or bad."""
+        self.lodge.say(sentence, level)
+
+    def begin(self, work: Coroutine[Any, Any, None], *, group: str = "action") -> None:
+        """Do something that waits (for an answer, for a person) without holding up the keys."""
+        self.run_worker(work, group=group, exit_on_error=True)
+
+    async def ask(self, verb: Verb[Q, A], request: Q) -> A | None:
+        """The answer of a verb; None where there is none, and the footer says why.
+
+        A change is not even tried while the daemon is away: what is on the screen may no longer be so.
+        """
+        if verb.changes and not self.lodge.link.is_live:
+            self.say("nothing is changed while the daemon is away; try again when it is back", "bad")
+            return None
+        try:
+            return await self.lodge.channel.ask(verb, request)
+        except (Refused, Unreachable) as error:
+            self.say(why(error), "bad")
+            return None
+
+
+def why(error: Refused | Unreachable) -> str:
+    """What is said of an action that was not done. Foreign words may be in it: say it through the footer."""
+    if isinstance(error, Refused) and error.code == CHANGED_MEANWHILE:
+        return f"changed since you looked, nothing was done: {error}"
+    return str(error)
+
+
+class TablePage(Page):
+    """A tab with a table: rows, order, filter, cursor, detail pane and plots; pages say what is in them."""
+
+    DEFAULT_CSS = """
+    TablePage #beside { height: 1fr; }
+    TablePage #detail { width: 46; height: 1fr; padding: 0 0 0 2; display: none; }
+    TablePage #plots { height: 9; display: none; }
+    TablePage #empty { height: 1fr; padding: 1 2; display: none; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("slash", "filter", "Filter", key_display="/"),
+        Binding("s", "sort", "Sort"),
+        Binding("S", "reverse", "Reverse the order", show=False),
+        Binding("p", "pause", "Pause"),
+    ]
+
+    COLUMNS: ClassVar[Sequence[Column]] = ()
+    SORT: ClassVar[str] = ""  # the title of the column that it is ordered by at first
+    HAS_PLOTS: ClassVar[bool] = False
+    NOUN: ClassVar[str] = "rows"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = VTable(self.COLUMNS)
+        self._detail = Lines(id="detail")
+        self._plots = Lines(id="plots")
+        self._empty = Lines(id="empty")
+        self._rows: Mapping[str, Any] = {}
+        self._matcher = Matcher("")
+        self._filter_text = ""
+        self._column = next((i for i, column in enumerate(self.COLUMNS) if column.title == self.SORT), None)
+        self._descending = self._column is not None and self.COLUMNS[self._column].descending
+        self._touched = -HOLD  # when a key or the mouse moved the cursor
+        self._drawn: tuple[Any, ...] = ()
+        self.is_paused = False
+
+    # -- what a page must or may say -----------------------------------------------------------------------------------
+
+    def rows(self) -> Mapping[str, Any]:
+        """Every row by its id, in the order they have without sorting. Of clean text only."""
+        raise NotImplementedError
+
+    def version(self) -> Any:
+        """What `rows` depends on: while it stays equal, they are not asked for again."""
+        return self.lodge.link.version
+
+    def detail(self, row: Any) -> Sequence[Line]:
+        """The pane beside the table, on wide terminals: about the row under the cursor."""
+        return ()
+
+    def plots(self, width: int, height: int) -> Sequence[Line]:
+        """The plots below the table, on tall terminals (HAS_PLOTS)."""
+        return ()
+
+    def nothing(self) -> Sequence[str]:
+        """What is said where there is no row at all."""
+        return (f"There are no {self.NOUN}.",)
+
+    def group(self, row: Any) -> Any:
+        """Rows of a lower group stand above those of a higher one, whatever they are ordered by."""
+        return 0
+
+    @property
+    def sorted_by(self) -> str:
+        """The title of the column that the rows are ordered by."""
+        return "" if self._column is None else self.COLUMNS[self._column].title
+
+    # -- the rows ------------------------------------------------------------------------------------------------------
+
+    @property
+    def chosen(self) -> tuple[str, Any] | None:
+        """Id and row under the cursor, as they are at this key press; None where there is none."""
+        row_id = self.table.cursor_id
+        row = self._rows.get(row_id) if row_id is not None else None
+        return None if row_id is None or row is None else (row_id, row)
+
+    @property
+    def filter_text(self) -> str:
+        return self._filter_text
+
+    def tick(self) -> None:
+        if self.is_paused:
+            return
+        stale = self.lodge.link.state == "lost"
+        depends = (self.version(), int(self.lodge.now()), stale)
+        if depends != self._drawn:
+            self._drawn = depends
+            self.table.is_stale = stale
+            self._rows = self.rows()
+            self.rearrange()
+        self._draw_beside()
+
+    def rearrange(self, *, hold: bool = True) -> None:
+        """Filter and order what `rows` gave, and draw it."""
+        if self._matcher:
+            shown = {row_id: row for row_id, row in self._rows.items() if self._matcher(self._texts(row))}
+        else:
+            shown = dict(self._rows)
+        key = None if self._column is None else self.COLUMNS[self._column].sort
+        ids = sorted_ids(shown, key, descending=self._descending)
+        ids.sort(key=lambda row_id: self.group(shown[row_id]))
+        if hold and self.lodge.monotonic() - self._touched < HOLD:
+            ids = held(self.table.ids, ids)
+        self.table.sorted_by = None if self._column is None else (self._column, self._descending)
+        self.table.show(ids, self._cells)
+        self._say_if_empty(ids)
+
+    def _cells(self, row_id: str) -> Sequence[Cell] | None:
+        row = self._rows.get(row_id)
+        return None if row is None else [column.cell(row) for column in self.COLUMNS]
+
+    def _texts(self, row: Any) -> list[str]:
+        return [text_of(column.cell(row)) for column in self.COLUMNS]
+
+    def _say_if_empty(self, ids: Sequence[str]) -> None:
+        if ids:
+            sentences: Sequence[str] = ()
+        elif self._rows:
+            sentences = (
+                f"None of {len(self._rows)} {self.NOUN} matches {self._filter_text!r}.",
+                "Press / to change the filter, Esc to drop it.",
+            )
+        else:
+            sentences = self.nothing()
+        if self._empty.display != bool(sentences):
+            self._empty.display = bool(sentences)
+            self.table.styles.height = 1 if sentences else "1fr"
+        self._empty.show([[clean(sentence)] for sentence in sentences])
+
+    def status(self) -> Line:
+        parts: list[Part] = [f"{len(self.table.ids)} of {len(self._rows)}"]
+        if self._filter_text:
+            parts.append((f" · filter {clean(self._filter_text)!r}", WARNING))
+        if self._column is not None:
+            parts.append(f" · sort {self.COLUMNS[self._column].title}{'▼' if self._descending else '▲'}")
+        if self.is_paused:
+            parts.append((" · PAUSED: p goes on", WARNING))
+        elif self.lodge.monotonic() - self._touched < HOLD:
+            parts.append((" · order held", DIM))
+        return parts
+
+    # -- beside and below ----------------------------------------------------------------------------------------------
+
+    def compose(self) -> ComposeResult:
+        with Vertical():
+            with Horizontal(id="beside"):
+                with Vertical():
+                    yield self.table
+                    yield self._empty
+                yield self._detail
+            yield self._plots
+
+    def _draw_beside(self) -> None:
+        width, height = self.app.size
+        wide, tall = width >= WIDE, height >= TALL and self.HAS_PLOTS
+        if self._detail.display != wide:
+            self._detail.display = wide
+        if self._plots.display != tall:
+            self._plots.display = tall
+        if wide:
+            chosen = self.chosen
+            self._detail.show(self.detail(chosen[1]) if chosen else ())
+        if tall and self._plots.size.width:
+            self._plots.show(self.plots(self._plots.size.width, self._plots.size.height))
+
+    # -- keys ----------------------------------------------------------------------------------------------------------
+
+    def focus_body(self) -> None:
+        self.table.focus()
+
+    def on_vtable_moved(self, event: VTable.Moved) -> None:
+        if event.by_hand:
+            self._touched = self.lodge.monotonic()
+        if not self.is_paused:
+            self._draw_beside()
+
+    def on_vtable_opened(self) -> None:
+        if hasattr(self, "action_open"):
+            self.action_open()
+
+    def on_vtable_title_clicked(self, event: VTable.TitleClicked) -> None:
+        if self.COLUMNS[event.column].sort is not None:
+            self._order_by(event.column)
+
+    def action_sort(self) -> None:
+        """Order by the next column that can be ordered by."""
+        sortable = [i for i, column in enumerate(self.COLUMNS) if column.sort is not None]
+        if sortable:
+            later = [i for i in sortable if self._column is None or i > self._column]
+            self._order_by((later or sortable)[0])
+
+    def action_reverse(self) -> None:
+        if self._column is not None:
+            self._order_by(self._column)
+
+    def _order_by(self, column: int) -> None:
+        self._descending = not self._descending if column == self._column else self.COLUMNS[column].descending
+        self._column = column
+        self.rearrange(hold=False)
+
+    def action_pause(self) -> None:
+        self.is_paused = not self.is_paused
+        self._drawn = ()
+        self.tick()
+
+    def action_filter(self) -> None:
+        self.begin(self._type_filter())
+
+    async def _type_filter(self) -> None:
+        before = self._filter_text
+        typed = await self.lodge.prompt.ask_line("/", before, on_change=self.apply_filter)
+        self.apply_filter(before if typed is None else typed)
+
+    def apply_filter(self, text: str) -> None:
+        if text != self._filter_text:
+            self._filter_text, self._matcher = text, Matcher(text)
+            self.rearrange(hold=False)

@@ -1,0 +1,183 @@
+"""The boxes over the page: consequences with a default of No, a name to be typed, a secret shown once.
+
+Rule: a box says what will happen, to whom, before it asks; Esc is always No. They are for what cannot be taken back:
+everything else is asked in the footer, which repaints one line instead of the screen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from rich.style import Style
+from textual import events
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.screen import ModalScreen
+from textual.widgets import Input
+
+from common.files import write_whole
+from common.untrusted import clean
+from console import copying
+from console.cells import wrap
+from console.palette import BAD, BOLD, GOOD, KEY, PLAIN, WARNING
+from console.widgets.lines import Line, Lines, Part
+
+T = TypeVar("T")
+
+WIDEST = 76
+FRAME = 4  # columns of border and padding
+
+DIALOG_CSS = """
+{name} {{ align: center middle; }}
+{name} #box {{ width: 80; max-width: 100%; height: auto; max-height: 100%; border: round ansi_cyan; padding: 0 1;
+    background: ansi_default; }}
+{name} Lines {{ height: auto; }}
+{name} Input {{ border: none; height: 1; padding: 0; }}
+"""
+
+
+class Dialog(ModalScreen[T]):
+    """A box with a title and paragraphs; subclasses add what is asked."""
+
+    DEFAULT_CSS = DIALOG_CSS.format(name="Dialog")
+
+    def __init__(self, title: str, paragraphs: Sequence[str | tuple[str, Style]]) -> None:
+        super().__init__()
+        self._title = clean(title)
+        self._paragraphs = [
+            (clean(each), PLAIN) if isinstance(each, str) else (clean(each[0]), each[1]) for each in paragraphs
+        ]
+        self._text = Lines(id="text")
+        self._asked = Lines(id="asked")
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="box"):
+            yield self._text
+            yield from self.fields()
+            yield self._asked
+
+    def fields(self) -> ComposeResult:
+        """What stands between the paragraphs and the keys."""
+        yield from ()
+
+    def keys(self) -> Line:
+        """The last line: what may be pressed."""
+        return []
+
+    def on_mount(self) -> None:
+        self.draw()
+
+    def on_resize(self) -> None:
+        self.draw()
+
+    def draw(self) -> None:
+        """Wrap the paragraphs to the width there is."""
+        width = min(WIDEST, self.app.size.width - FRAME)
+        lines: list[Line] = [[(line, BOLD)] for line in wrap(self._title, width)]
+        lines.append([])
+        for text, style in self._paragraphs:
+            lines += [[(line, style)] for line in wrap(text, width)]
+        lines.append([])
+        self._text.styles.height = len(lines)
+        self._text.show(lines)
+        keys = self.keys()
+        self._asked.styles.height = 1
+        self._asked.show([keys])
+
+
+class Confirm(Dialog[bool]):
+    """Consequences; `y` does it, anything else that answers is No."""
+
+    def keys(self) -> Line:
+        return [("[y]", KEY), " yes, do it   ", ("[N]", KEY), " no"]
+
+    def on_key(self, event: events.Key) -> None:
+        event.stop()
+        if event.key == "y":
+            self.dismiss(True)
+        elif event.key in ("n", "N", "escape", "enter", "q"):
+            self.dismiss(False)
+
+
+class ConfirmByName(Dialog[bool]):
+    """What cannot be undone: done only when the name of what it is about was typed."""
+
+    def __init__(self, title: str, paragraphs: Sequence[str | tuple[str, Style]], name: str) -> None:
+        super().__init__(title, paragraphs)
+        self._target = name
+        self._input = Input(compact=True)
+        self._input.cursor_blink = False
+        self._refused = False
+
+    def fields(self) -> ComposeResult:
+        yield self._input
+
+    def keys(self) -> Line:
+        said: list[Part] = [(f"That is not {clean(self._target)}.  ", BAD)] if self._refused else []
+        return [
+            *said,
+            "Type ",
+            (clean(self._target), WARNING),
+            " and press ",
+            ("Enter", KEY),
+            "   ",
+            ("Esc", KEY),
+            " no",
+        ]
+
+    def on_mount(self) -> None:
+        self._input.focus()
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        event.stop()
+        if event.value.strip() == self._target:
+            self.dismiss(True)
+        else:
+            self._refused = True
+            self.draw()
+
+    def on_key(self, event: events.Key) -> None:
+        if event.key == "escape":
+            event.stop()
+            self.dismiss(False)
+
+
+class ShowSecret(Dialog[None]):
+    """A secret that is shown this once: to be copied or saved, then gone. Esc alone closes it, no key by chance."""
+
+    def __init__(self, title: str, secret: str, note: str, *, file: Path) -> None:
+        super().__init__(title, [(secret, WARNING), "", note])
+        self._secret = secret
+        self._file = file
+        self._done: tuple[str, Style] = ("", PLAIN)
+
+    def keys(self) -> Line:
+        said: list[Part] = [self._done, "  "] if self._done[0] else []
+        parts: list[Part] = [("c", KEY), " copy  ", ("s", KEY), f" save to {clean(self._file.name)} (0600)  "]
+        return [*said, *([] if said else parts), ("Esc", KEY), " close"]
+
+    def on_key(self, event: events.Key) -> None:
+        event.stop()
+        if event.key == "escape":
+            self.dismiss(None)
+        elif event.key == "c":
+            self.run_worker(self._copy())
+        elif event.key == "s":
+            self._save()
+
+    async def _copy(self) -> None:
+        how = await copying.copy(self.app, self._secret)
+        self._done = (how, GOOD)
+        self.draw()
+
+    def _save(self) -> None:
+        try:
+            if self._file.exists():
+                raise FileExistsError(f"{self._file} is there already")
+            write_whole(self._file, [self._secret.encode() + b"\n"])
+            self._done = (f"saved to {clean(str(self._file))}", GOOD)
+        except OSError as error:
+            self._done = (f"not saved: {clean(str(error))}", BAD)
+        self.draw()

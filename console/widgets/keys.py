@@ -1,0 +1,38 @@
+"""The last line: the keys that do something here and now, read from the bindings in force."""
+
+from __future__ import annotations
+
+from textual.binding import Binding
+
+from console.palette import KEY
+from console.widgets.lines import Lines, Part
+
+NAMES = {"enter": "Enter", "escape": "Esc", "slash": "/", "colon": ":", "question_mark": "?", "space": "Space"}
+NAMES |= {"pagedown": "PgDn", "pageup": "PgUp", "home": "Home", "end": "End", "up": "↑", "down": "↓"}
+NAMES |= {"left": "←", "right": "→", "tab": "Tab"}
+
+
+def key_name(binding: Binding) -> str:
+    """How a key is written in the footer and in the help."""
+    return binding.key_display or NAMES.get(binding.key, binding.key)
+
+
+class Keys(Lines):
+    """One line of keys; those of the page first, those of the whole program last."""
+
+    DEFAULT_CSS = "Keys { height: 1; }"
+
+    def tick(self) -> None:
+        """Read the bindings anew."""
+        parts: list[Part] = []
+        seen: set[str] = set()
+        for active in self.screen.active_bindings.values():
+            binding = active.binding
+            if binding.show and active.enabled and binding.action not in seen:
+                seen.add(binding.action)
+                parts += [(key_name(binding), KEY), f" {binding.description}  "]
+        self.show([parts])
+
+    def on_mount(self) -> None:
+        self.screen.bindings_updated_signal.subscribe(self, lambda _: self.tick())
+        self.tick()

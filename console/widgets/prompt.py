@@ -1,0 +1,221 @@
+"""The line above the keys: what was just said, a question with y/N, or a line to type (`:` command, `/` filter).
+
+Rule: a question names its target and is answered by `y` alone; Enter, Esc and `n` are No. A prompt repaints one line,
+where a modal would repaint the screen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import ClassVar
+
+from textual import events
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal
+from textual.message import Message
+from textual.widget import Widget
+from textual.widgets import Input
+
+from common.untrusted import clean
+from console.cells import cell_len
+from console.palette import BAD, GOOD, KEY, PLAIN, QUESTION
+from console.widgets.lines import Lines, Part
+
+Completer = Callable[[str], Awaitable[list[str]]]  # a typed line -> whole lines that it may become
+STYLES = {"info": PLAIN, "good": GOOD, "bad": BAD}
+
+
+class Entry(Input):
+    """The line that is typed. Tab completes: what is common to all first, then one after another."""
+
+    DEFAULT_CSS = "Entry { width: 1fr; }"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "give_up", "Back", show=False),
+        Binding("tab", "complete", "Complete", show=False, priority=True),
+    ]
+
+    class GivenUp(Message):
+        """Esc."""
+
+    class Candidates(Message):
+        """What the line may become, to be shown while choosing."""
+
+        def __init__(self, words: list[str]) -> None:
+            super().__init__()
+            self.words = words
+
+    def __init__(self) -> None:
+        super().__init__(compact=True, select_on_focus=False)
+        self.cursor_blink = False
+        self.completer: Completer | None = None
+        self._round: list[str] = []
+
+    def action_give_up(self) -> None:
+        self.post_message(self.GivenUp())
+
+    def action_complete(self) -> None:
+        if self.completer is not None:
+            self.run_worker(self._complete(self.completer), exclusive=True, group="completion")
+
+    async def _complete(self, completer: Completer) -> None:
+        if self.value in self._round:
+            self._put(self._round[(self._round.index(self.value) + 1) % len(self._round)])
+            return
+        lines = await completer(self.value)
+        common = _common_beginning(lines)
+        self._round = lines if len(lines) > 1 else []
+        if len(common) > len(self.value):
+            self._put(common)
+        elif lines:
+            self._put(lines[0])
+        self.post_message(self.Candidates([line.split(" ")[-1] or line for line in lines]))
+
+    def _put(self, line: str) -> None:
+        self.value = line
+        self.cursor_position = len(line)
+
+
+def _common_beginning(lines: list[str]) -> str:
+    if not lines:
+        return ""
+    first, last = min(lines), max(lines)
+    same = 0
+    while same < min(len(first), len(last)) and first[same] == last[same]:
+        same += 1
+    return first[:same]
+
+
+class Prompt(Widget, can_focus=True):
+    """`say`, `ask_yes`, `ask_line`; one question at a time: a new one answers the old one with No."""
+
+    DEFAULT_CSS = """
+    Prompt { height: 1; layout: horizontal; }
+    Prompt #typed { width: 1fr; height: 1; display: none; }
+    Prompt #label { width: 2; }
+    Prompt.-typing #typed { display: block; }
+    Prompt.-typing #said { display: none; }
+    """
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id, markup=False)
+        self._said = Lines(id="said")
+        self._label = Lines(id="label")
+        self.entry = Entry()
+        self._question: asyncio.Future[bool] | None = None
+        self._line: asyncio.Future[str | None] | None = None
+        self._on_change: Callable[[str], None] | None = None
+        self._back: Widget | None = None
+
+    def compose(self) -> ComposeResult:
+        yield self._said
+        with Horizontal(id="typed"):
+            yield self._label
+            yield self.entry
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether an answer is waited for."""
+        return self._question is not None or self._line is not None
+
+    def say(self, sentence: str, level: str = "info") -> None:
+        """A sentence, of foreign words perhaps; it stands until the next one, or the next key that does something."""
+        if self._question is None:
+            self._said.show([[(clean(sentence), STYLES[level])]] if sentence else [])
+
+    @property
+    def said(self) -> str:
+        """What stands in the line now."""
+        return "".join(part if isinstance(part, str) else part[0] for line in self._said.lines for part in line)
+
+    async def ask_yes(self, question: str) -> bool:
+        """Whether `y` was pressed."""
+        self._withdraw()
+        asked: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._question = asked
+        parts: list[Part] = [(clean(question), QUESTION), "  ", ("[y]", KEY), " yes  ", ("[N]", KEY), " no"]
+        self._said.show([parts])
+        self._take_focus(self)
+        try:
+            return await asked
+        finally:
+            if self._question is asked:
+                self._question = None
+                self._said.show([])
+                self._give_focus_back()
+
+    async def ask_line(
+        self,
+        label: str,
+        value: str = "",
+        *,
+        completer: Completer | None = None,
+        on_change: Callable[[str], None] | None = None,
+    ) -> str | None:
+        """What was typed; None if it was given up. `on_change` hears every key of it."""
+        self._withdraw()
+        asked: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        self._line = asked
+        self._on_change = None
+        label = clean(label)
+        self._label.styles.width = cell_len(label)
+        self._label.show([[(label, QUESTION)]])
+        self.entry.completer = completer
+        self.entry.value = value
+        self.entry.cursor_position = len(value)
+        self._on_change = on_change
+        self.add_class("-typing")
+        self._take_focus(self.entry)
+        try:
+            return await asked
+        finally:
+            if self._line is asked:
+                self._line = self._on_change = None
+                self.remove_class("-typing")
+                self._give_focus_back()
+
+    def _withdraw(self) -> None:
+        if self._question is not None and not self._question.done():
+            self._question.set_result(False)
+        self._question = None
+        if self._line is not None and not self._line.done():
+            self._line.set_result(None)
+        self._line = None
+        self.remove_class("-typing")
+
+    def _take_focus(self, widget: Widget) -> None:
+        if self.screen.focused not in (self, self.entry):
+            self._back = self.screen.focused
+        widget.focus()
+
+    def _give_focus_back(self) -> None:
+        if not self.is_asking and self._back is not None and self._back.is_attached:
+            self._back.focus()
+
+    def on_key(self, event: events.Key) -> None:
+        if self._question is None:
+            return
+        event.stop()
+        event.prevent_default()
+        if self._question.done():
+            return
+        if event.key == "y":
+            self._question.set_result(True)
+        elif event.key in ("n", "N", "escape", "enter", "q"):
+            self._question.set_result(False)
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        event.stop()
+        if self._on_change is not None:
+            self._on_change(event.value)
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        event.stop()
+        if self._line is not None and not self._line.done():
+            self._line.set_result(event.value)
+
+    def on_entry_given_up(self, event: Entry.GivenUp) -> None:
+        event.stop()
+        if self._line is not None and not self._line.done():
+            self._line.set_result(None)
