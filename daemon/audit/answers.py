@@ -7,13 +7,19 @@ from collections.abc import Sequence
 from daemon.dialects.answers import assemble
 from daemon.dialects.asks import Shape
 
-# By the route's last word, so that an alias without /api means what it stands for.
 _SHAPES = {
-    "chat": Shape.CHAT,
-    "generate": Shape.GENERATE,
-    "embed": Shape.EMBED,
-    "embeddings": Shape.EMBEDDINGS,
+    "/api/chat": Shape.CHAT,
+    "/chat": Shape.CHAT,
+    "/api/generate": Shape.GENERATE,
+    "/generate": Shape.GENERATE,
+    "/api/embed": Shape.EMBED,
+    "/embed": Shape.EMBED,
+    "/api/embeddings": Shape.EMBEDDINGS,
+    "/v1/chat/completions": Shape.OPENAI_CHAT,
+    "/v1/completions": Shape.OPENAI_COMPLETION,
+    "/v1/embeddings": Shape.OPENAI_EMBEDDING,
 }
+_VECTORS = (Shape.EMBED, Shape.EMBEDDINGS, Shape.OPENAI_EMBEDDING)
 
 
 def answer_texts(route: str, segments: Sequence[bytes]) -> list[bytes]:
@@ -27,9 +33,13 @@ def answer_texts(route: str, segments: Sequence[bytes]) -> list[bytes]:
 
 def pieces_in(route: str, segments: Sequence[bytes]) -> int:
     """How many whole pieces of a stream were sent, each about a token (`daemon/relay.py` charges a cut answer so)."""
-    streams = _shape(route) in (Shape.CHAT, Shape.GENERATE)
-    return sum(segment.count(b"\n") for segment in segments) if streams else 0
+    shape = _shape(route)
+    if shape is None or shape in _VECTORS:
+        return 0
+    # A line each, or an event each, which ends with an empty line.
+    lines = sum(segment.count(b"\n") for segment in segments)
+    return lines if shape.family == "ollama" else lines // 2
 
 
 def _shape(route: str) -> Shape | None:
-    return _SHAPES.get(route.rpartition("/")[2])
+    return _SHAPES.get(route)

@@ -28,6 +28,11 @@ class Shape(StrEnum):
     OPENAI_COMPLETION = "openai.completion"
     OPENAI_EMBEDDING = "openai.embedding"
 
+    @property
+    def family(self) -> str:
+        """The part before the dot."""
+        return self.partition(".")[0]
+
 
 @dataclass(frozen=True, slots=True)
 class Ask:

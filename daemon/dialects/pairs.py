@@ -55,7 +55,7 @@ def translator_for(ask: Ask, upstream_kind: str, clock: Clock) -> Translator:
 
     BadRequest where the upstream could only answer something else than what was asked.
     """
-    family = ask.shape.partition(".")[0]
+    family = ask.shape.family
     special = _SPECIAL.get((family, upstream_kind))
     chosen = special(ask, clock) if special is not None else None
     if chosen is not None:

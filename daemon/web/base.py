@@ -20,7 +20,7 @@ from tornado.web import HTTPError, RequestHandler
 
 from common.errors import BadRequest, Forbidden, GatewayError, NotFound, Unavailable
 from daemon.access.identity import CHALLENGE, Caller
-from daemon.dialects import strict_json
+from daemon.dialects import errors, strict_json
 from daemon.exchange import new_request_id
 from daemon.house import House
 from daemon.traffic.windows import AddressBound
@@ -89,9 +89,9 @@ class Handler(RequestHandler):
         self.set_status(status)
         self.finish(msgspec.json.encode(content))
 
-    def error_shape(self, status: int, code: str, message: str, detail: dict[str, Any]) -> Any:
-        """The body of an error in this route's dialect; Ollama's and our own: `error` in words, then details."""
-        return {"error": message, "code": code, **detail}
+    def error_shape(self, error: GatewayError) -> Any:
+        """The body of an error in this route's dialect; Ollama's is our own as well."""
+        return errors.ollama(error, self.request_id)
 
     def refuse(self, error: GatewayError) -> None:
         """Answer with `error` in the route's shape."""
@@ -101,8 +101,7 @@ class Handler(RequestHandler):
         for name, value in error_headers(error).items():
             self.set_header(name, value)
         self._allow_origin()
-        shape = self.error_shape(error.status, error.code, error.message, dict(error.detail))
-        self.finish(msgspec.json.encode(shape))
+        self.finish(msgspec.json.encode(self.error_shape(error)))
 
     async def options(self, *_: str) -> None:
         """A browser's preflight: answered only where an origin is allowed."""

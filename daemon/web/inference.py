@@ -17,7 +17,9 @@ from tornado.http1connection import HTTP1Connection
 from tornado.httputil import HTTPHeaders, HTTPMessageDelegate, RequestStartLine
 
 from common.errors import GatewayError
+from daemon.dialects import errors
 from daemon.dialects.asks import Ask
+from daemon.dialects.errors import ErrorShape
 from daemon.dialects.translator import in_stream_error
 from daemon.exchange import new_request_id
 from daemon.house import House
@@ -39,6 +41,7 @@ class InferenceRoute:
     read: Callable[[bytes, str], Ask]
     names_a_default: bool = False  # Ollama's own routes want a model named
     whole: Callable[[bytes], bytes] | None = None  # what an alias adds to an unstreamed answer
+    errors: ErrorShape = errors.ollama
 
 
 def carriers(house: House, routes: Iterable[InferenceRoute]) -> dict[str, Carrier]:
@@ -140,8 +143,8 @@ class InferenceRequest(HTTPMessageDelegate):
             await self._answer.finish(in_stream_error(ask.shape, failure.message))
 
     async def _refuse(self, error: GatewayError) -> None:
-        """Answer with `error`: in words, then our details beside it, as Ollama's clients look for it."""
+        """Answer with `error`, as the route's dialect says it."""
         base.count_refusal(error, self._house, self._address, self._route.path, self._request_id)
         self._answer.whole = None
         self._answer.begin(JSON, base.error_headers(error), error.status)
-        await self._answer.finish(msgspec.json.encode({"error": error.message, "code": error.code, **error.detail}))
+        await self._answer.finish(msgspec.json.encode(self._route.errors(error, self._request_id)))

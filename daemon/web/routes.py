@@ -10,7 +10,7 @@ from typing import Any
 from tornado.web import Application
 
 from daemon.house import House
-from daemon.web import accounts, ollama, ollama_admin, system, tokens
+from daemon.web import accounts, ollama, ollama_admin, openai, system, tokens
 from daemon.web.base import Handler, UnknownRoute
 from daemon.web.inference import Carrier, carriers
 
@@ -32,6 +32,9 @@ ROUTES: tuple[tuple[str, type[Handler]], ...] = (
     (r"/api/delete", ollama_admin.Delete),
     (r"/api/blobs/(sha256[:-][0-9a-f]{64})", ollama_admin.Blob),
     *((route.path, ollama.Inference) for route in ollama.INFERENCE),
+    (r"/v1/models", openai.Models),
+    (r"/v1/models/(.+)", openai.Model),
+    *((route.path, openai.Inference) for route in openai.INFERENCE),
     *accounts.ROUTES,
     *tokens.ROUTES,
 )
@@ -52,4 +55,4 @@ def application(house: House) -> Application:
 
 def relayed(house: House) -> dict[str, Carrier]:
     """What carries the POST routes that do not go through the application, by path."""
-    return carriers(house, ollama.INFERENCE)
+    return carriers(house, (*ollama.INFERENCE, *openai.INFERENCE))

@@ -38,9 +38,9 @@ class OAuthHandler(Handler):
         self.set_header("Cache-Control", "no-store")
         self.set_header("Pragma", "no-cache")
 
-    def error_shape(self, status: int, code: str, message: str, detail: dict[str, Any]) -> Any:
-        word = code if status in (400, 401) else _OAUTH_WORDS.get(status, "invalid_request")
-        return {"error": word, "error_description": message, **detail}
+    def error_shape(self, error: GatewayError) -> Any:
+        word = error.code if error.status in (400, 401) else _OAUTH_WORDS.get(error.status, "invalid_request")
+        return {"error": word, "error_description": error.message, **error.detail}
 
     def form(self) -> dict[str, str]:
         """The parameters of the body, each at most once (RFC 6749, 3.2); empty ones count as absent."""

@@ -1,0 +1,35 @@
+"""How each dialect says an error before the first byte of an answer.
+
+Rule: the words are the error's; our own details (which limit, what used, when it frees) stand where the dialect's
+clients read over what they do not know. What an error in mid-stream looks like is in `translator.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from common.errors import GatewayError
+
+# A dialect's error body: (error, request id) -> JSON.
+ErrorShape = Callable[[GatewayError, str], dict[str, Any]]
+
+
+def ollama(error: GatewayError, request_id: str) -> dict[str, Any]:
+    """`error` in words, as Ollama's clients look for it, then ours."""
+    return {"error": error.message, "code": error.code, **error.detail}
+
+
+def openai(error: GatewayError, request_id: str) -> dict[str, Any]:
+    """OpenAI's error object; `param` is the field that is wrong, where one is."""
+    detail = dict(error.detail)
+    said = {
+        "message": error.message,
+        "type": _OPENAI_TYPES.get(error.status, "server_error" if error.status >= 500 else "invalid_request_error"),
+        "param": detail.pop("param", None),
+        "code": error.code,
+    }
+    return {"error": said | detail}
+
+
+_OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
