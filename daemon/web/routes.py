@@ -39,6 +39,9 @@ ROUTES: tuple[tuple[str, type[Handler]], ...] = (
     *tokens.ROUTES,
 )
 
+# The POST routes that do not go through the application.
+RELAYED = (*ollama.INFERENCE, *openai.INFERENCE)
+
 
 def application(house: House) -> Application:
     """The LAN face over `house`."""
@@ -55,4 +58,4 @@ def application(house: House) -> Application:
 
 def relayed(house: House) -> dict[str, Carrier]:
     """What carries the POST routes that do not go through the application, by path."""
-    return carriers(house, (*ollama.INFERENCE, *openai.INFERENCE))
+    return carriers(house, RELAYED)
