@@ -948,10 +948,10 @@ class JobRow(Message):
     id: int
     kind: JobKind
     state: JobState
-    actor: str  # the account that asked; "gatelodge" where it is the daily retention
+    actor: str  # the account that asked; "gatelodged" where it is the daily retention
     target: str
     format: Literal["csv", "jsonl"] | None  # of the file, where one is written
-    step: str  # "counting", "exporting", "reading back", "verifying", "erasing", "freeing space"; empty while queued
+    step: str  # "exporting", "reading back", "verifying", "erasing", "freeing space" …; empty unless it runs
     done: int
     total: int | None  # None: not known yet
     unit: Literal["exchanges", "records", "bytes", "parts", "pages"]

@@ -6,7 +6,7 @@ import click
 
 from common.version import version
 from console.command import Commands, Session
-from console.commands import audit, completion, house, keys, limits, live, models, upstreams, usage, users, view
+from console.commands import audit, completion, house, jobs, keys, limits, live, models, upstreams, usage, users, view
 
 
 def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -53,6 +53,7 @@ for command in (
     view.ended,
     usage.usage,
     audit.audit,
+    jobs.jobs,
     completion.completion,
 ):
     cli.add_command(command)

@@ -7,7 +7,7 @@ verb does lives with its subject (`users.py`, `keys.py` ...), what it asks and a
 from __future__ import annotations
 
 from common import protocol
-from daemon.admin import audit, house, keys, limits, live, models, selftest, upstreams, usage, users, view
+from daemon.admin import audit, house, jobs, keys, limits, live, models, selftest, upstreams, usage, users, view
 from daemon.admin.bound import Bound, many, one, raw
 
 _LINES = (
@@ -51,6 +51,12 @@ _LINES = (
     raw(protocol.AUDIT_EXPORT, audit.export),
     one(protocol.AUDIT_EXPORTED, audit.exported),
     one(protocol.AUDIT_VERIFY, audit.verified),
+    one(protocol.JOBS_LIST, jobs.listed),
+    one(protocol.JOBS_SHOW, jobs.shown),
+    one(protocol.JOBS_CANCEL, jobs.cancel),
+    one(protocol.JOBS_EXPORT, jobs.export),
+    one(protocol.JOBS_VERIFY, jobs.verify),
+    one(protocol.JOBS_RETENTION, jobs.retention),
 )
 
 TABLE: dict[str, Bound] = {bound.verb.name: bound for bound in _LINES}

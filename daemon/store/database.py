@@ -84,6 +84,7 @@ class Database:
         self._wake = asyncio.Event()
         self._closing = False
         self.trouble = ""  # why nothing can be written any more, until a restart
+        self.when_full: Callable[[], None] = lambda: None  # told that a write found no room
         self._readers: list[_Connection] = []
         self._idle_readers: asyncio.LifoQueue[_Connection | None] = asyncio.LifoQueue()
         for _ in range(READERS):
@@ -208,6 +209,8 @@ class Database:
         """After some failures no later success would prove anything: nothing more is acknowledged."""
         if getattr(cause, "sqlite_errorcode", None) in LOST_PAGES:
             self.trouble = "the disk lost a write (fsync failed): check the disk, then restart the daemon"
+        if getattr(cause, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
+            self.when_full()
         elif is_damage(cause):
             self.trouble = why_not_open(self.path, cause)
         else:

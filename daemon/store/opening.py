@@ -62,6 +62,8 @@ def connect_to_read(path: Path) -> sqlite3.Connection:
 
 def make_ready(conn: sqlite3.Connection, path: Path) -> Moment | None:
     """Set the writer's modes, check that they hold, bring the schema up to date."""
+    # So that retention can make the file smaller, page by page. Only a file without a page yet takes this up.
+    conn.execute("PRAGMA auto_vacuum = INCREMENTAL")
     (journal_mode,) = conn.execute("PRAGMA journal_mode = WAL").fetchone()
     conn.execute("PRAGMA synchronous = FULL")
     (synchronous,) = conn.execute("PRAGMA synchronous").fetchone()
