@@ -41,6 +41,9 @@ class _OverOpenAi:
     def so_far(self) -> bytes:
         return b""
 
+    def gained(self) -> bytes:
+        return b""
+
     def error_status(self, status: int, body: bytes) -> tuple[int, str]:
         answer, words = translator.error_answer(status, body)
         # llama.cpp answers 500 to an image or audio that its model cannot take; it is the client's to leave it out.
@@ -68,6 +71,7 @@ class OllamaOverOpenAi(_OverOpenAi):
         self._reader = OpenAiStream()
         self._writer = OllamaWriter(ask, clock)
         self._whole = None if ask.stream else Gathered()
+        self._gained: list[Piece] = []
         self._first = 0
 
     def body(self, model: str) -> bytes:
@@ -93,6 +97,10 @@ class OllamaOverOpenAi(_OverOpenAi):
     def so_far(self) -> bytes:
         return b"" if self._whole is None or self._whole.empty else self._writer.unfinished(self._whole)
 
+    def gained(self) -> bytes:
+        gained, self._gained = self._gained, []
+        return b"".join(map(self._writer.line, gained))
+
     def _write(self, pieces: list[Piece]) -> bytes:
         self.finished = self._reader.finished
         if not pieces:
@@ -104,6 +112,7 @@ class OllamaOverOpenAi(_OverOpenAi):
             return line(pieces[0]) if len(pieces) == 1 else b"".join(map(line, pieces))
         for piece in pieces:
             self._whole.add(piece)
+        self._gained += pieces
         return b""
 
 

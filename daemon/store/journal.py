@@ -44,6 +44,8 @@ class Unfinished(NamedTuple):
     stream: bool
     received_us: int
     admitted_us: int | None
+    seated_us: int | None  # as far as was set down
+    first_byte_us: int | None
 
 
 def head(conn: sqlite3.Connection) -> Head:
@@ -135,13 +137,14 @@ def unfinished_seq(conn: sqlite3.Connection, request_id: str) -> int | None:
 def unfinished(conn: sqlite3.Connection, limit: int) -> list[Unfinished]:
     """Exchanges that are opened and not closed, oldest first."""
     rows = conn.execute(
-        "SELECT u.request_id, j.seq, j.user_id, j.route, j.stream, j.received_us, j.admitted_us"
+        "SELECT u.request_id, j.seq, j.user_id, j.route, j.stream, j.received_us, j.admitted_us,"
+        " u.seated_us, u.first_byte_us"
         " FROM unfinished u JOIN journal j ON j.seq = u.opened_seq ORDER BY u.opened_seq LIMIT ?",
         (limit,),
     )
     return [
-        Unfinished(request_id, seq, user_id, route, bool(stream), received, admitted)
-        for request_id, seq, user_id, route, stream, received, admitted in rows
+        Unfinished(request_id, seq, user_id, route, bool(stream), *times)
+        for request_id, seq, user_id, route, stream, *times in rows
     ]
 
 
