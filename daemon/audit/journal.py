@@ -62,6 +62,7 @@ class _End(NamedTuple):
     route: str
     segments: list[bytes]
     whole: bool = False
+    set_down: bool = False  # the store may hold segments that were sent before these
 
 
 class Journal:
@@ -94,7 +95,7 @@ class Journal:
         if size >= LARGE:
             body = await self._database.read(partial(_prepare_request, exchange))
         record = records.opened(exchange, at_us=self._clock.wall())
-        opening = self._database.submit(partial(_open, record, exchange, body), size=size)
+        opening = self._database.submit(partial(_open, record, exchange, body), size=size, repeatable=True)
         self._opening.add(exchange.request_id)
         # In one step, whoever still waits: an exchange that is opened has its number or counts as being opened.
         opening.add_done_callback(partial(self._opened, exchange))
@@ -123,14 +124,15 @@ class Journal:
             exchange.route,
             [*self._segments.pop(request_id, ()), *answer] if exchange.stream else list(answer),
             whole=not exchange.stream,
+            set_down=request_id in self._set_down,
         )
         self._segments.pop(request_id, None)
         self._progress.pop(request_id, None)
         try:
             body = None
-            if (end.whole or request_id not in self._set_down) and sum(map(len, end.segments)) >= LARGE:
+            if (end.whole or not end.set_down) and sum(map(len, end.segments)) >= LARGE:
                 body = await self._database.read(partial(_prepare_answer, end))
-            await self._database.write(partial(_close, end, body), always=True)
+            await self._database.write(partial(_close, end, body), always=True, repeatable=True)
         except StoreFailed:
             self._unclosed[request_id] = end._replace(record=records.undelivered(end.record))
             raise
@@ -182,7 +184,9 @@ class Journal:
             return
         self._set_down.update(taken)
         size = sum(len(data) for pieces in taken.values() for data in pieces)
-        flushing = self._flushing = self._database.submit(partial(_set_down, taken, told), size=size, always=True)
+        flushing = self._flushing = self._database.submit(
+            partial(_set_down, taken, told), size=size, always=True, repeatable=True
+        )
         flushing.add_done_callback(partial(self._flushed, taken, told))
         await asyncio.shield(flushing)
 
@@ -296,7 +300,7 @@ class Journal:
         record = records.closed(exchange, at_us=self._clock.wall(), clock_us=self._clock.now())
         record.state, record.error = state.value, error
         end = _End(record, exchange.route, [])
-        closing = self._database.submit(partial(_close, end, None), always=True)
+        closing = self._database.submit(partial(_close, end, None), always=True, repeatable=True)
         closing.add_done_callback(partial(self._closed_late, exchange.request_id, end))
 
     def _closed_late(self, request_id: str, end: _End, closing: asyncio.Future[None]) -> None:
@@ -356,7 +360,7 @@ def _close(end: _End, body: _Body | None, conn: sqlite3.Connection) -> None:
     record.opened_seq = unfinished_seq(conn, record.request_id)
     if record.opened_seq is None:
         return
-    set_down = take_segments(conn, record.request_id)
+    set_down = take_segments(conn, record.request_id) if end.set_down else []
     segments = end.segments if end.whole else [*set_down, *end.segments]
     texts, ahead = body or _Body(answer_texts(end.route, segments), None)
     if texts:

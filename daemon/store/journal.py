@@ -13,6 +13,7 @@ import msgspec
 from daemon.access.actor import Actor
 from daemon.audit.chain import COLUMNS, GENESIS, Record, record_hash
 from daemon.store.bodies import erase_parts
+from daemon.store.writer import remembered
 
 _INSERT = (
     "INSERT INTO journal ("
@@ -56,9 +57,13 @@ def head(conn: sqlite3.Connection) -> Head:
 
 def append(conn: sqlite3.Connection, record: Record) -> int:
     """Chain `record` to the last one; its sequence number."""
-    last = head(conn)
-    record.seq = last.seq + 1
-    conn.execute(_INSERT, (*msgspec.structs.astuple(record), record_hash(last.hash, record)))
+    memory = remembered(conn)
+    last_seq, last_hash = (memory and memory.last_record) or head(conn)
+    record.seq = last_seq + 1
+    hash_ = record_hash(last_hash, record)
+    conn.execute(_INSERT, (*msgspec.structs.astuple(record), hash_))
+    if memory is not None:
+        memory.last_record = (record.seq, hash_)
     return record.seq
 
 
