@@ -46,14 +46,15 @@ class Ballast:
 
     def release(self) -> None:
         """Give the room up. Never fails: it is called where everything else does."""
-        with suppress(FileNotFoundError):
-            try:
-                self._path.unlink()
-                if self.size:
-                    log.warning("the disk is full: the reserve of %d MiB is given up for what frees room",
-                                self.size >> 20)  # fmt: skip
-            except OSError as error:
-                log.warning("the reserve %s could not be given up: %s", self._path, error.strerror)
+        try:
+            self._path.unlink()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            log.warning("the reserve %s could not be given up: %s", self._path, error.strerror)
+            return
+        if self.size:
+            log.warning("the disk is full: the reserve of %d MiB is given up for what frees room", self.size >> 20)
 
     def _take(self) -> None:
         try:

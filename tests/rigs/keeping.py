@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -50,7 +48,7 @@ class Keeper:
 
     def files(self) -> list[str]:
         """What lies in the folder of exports."""
-        return sorted(os.listdir(self.folder)) if self.folder.exists() else []
+        return sorted(file.name for file in self.folder.iterdir()) if self.folder.exists() else []
 
     def exported(self, row: JobRow) -> list[dict[str, Any]]:
         """The lines of a job's JSONL file."""
@@ -76,5 +74,3 @@ async def keeper_in(
             yield Keeper(desk, jobs, keeping, exports or folder / "exports")
         finally:
             await jobs.close()
-
-
