@@ -1159,17 +1159,4 @@ JOBS_RETENTION = Verb("jobs/retention", JobsRetention, JobRow, changes=True)
 
 USAGE = Verb("usage", UsageRequest, Usage)
 
-_COMING = frozenset(  # agreed on, and not answered yet
-    {
-        "users/discard",
-        "models/access",
-        "upstreams/drain",
-        "upstreams/undrain",
-        "audit/position",
-        "audit/admin",
-    }
-)
-
-VERBS: tuple[Verb[Any, Any], ...] = tuple(
-    value for value in list(globals().values()) if isinstance(value, Verb) and value.name not in _COMING
-)
+VERBS: tuple[Verb[Any, Any], ...] = tuple(value for value in list(globals().values()) if isinstance(value, Verb))

@@ -49,6 +49,7 @@ class UserChanges(Book):
                 role="user",
                 service=False,
                 now_us=self._clock.wall(),
+                created_us=entry.created_us,
                 password_hash=password_hash,
             )
             registration_rows.discard(conn, entry.email)
@@ -73,8 +74,8 @@ class UserChanges(Book):
         await self._database.write(job)
         del self.registrations[entry.code]
         self.tell(Change("registration", entry.code, None))
-
         return entry
+
     @one_change
     async def add_user(
         self, actor: Actor, email: str, role: Role = "user", service: bool = False
