@@ -948,10 +948,10 @@ class JobRow(Message):
     id: int
     kind: JobKind
     state: JobState
-    actor: str  # the account that asked; "gatelodge" where it is the daily retention
+    actor: str  # the account that asked; "gatelodged" where it is the daily retention
     target: str
     format: Literal["csv", "jsonl"] | None  # of the file, where one is written
-    step: str  # "counting", "exporting", "reading back", "verifying", "erasing", "freeing space"; empty while queued
+    step: str  # "exporting", "reading back", "verifying", "erasing", "freeing space" …; empty unless it runs
     done: int
     total: int | None  # None: not known yet
     unit: Literal["exchanges", "records", "bytes", "parts", "pages"]
@@ -1159,17 +1159,4 @@ JOBS_RETENTION = Verb("jobs/retention", JobsRetention, JobRow, changes=True)
 
 USAGE = Verb("usage", UsageRequest, Usage)
 
-_COMING = frozenset(  # agreed on, and not answered yet
-    {
-        "users/discard",
-        "models/access",
-        "upstreams/drain",
-        "upstreams/undrain",
-        "audit/position",
-        "audit/admin",
-    }
-)
-
-VERBS: tuple[Verb[Any, Any], ...] = tuple(
-    value for value in list(globals().values()) if isinstance(value, Verb) and value.name not in _COMING
-)
+VERBS: tuple[Verb[Any, Any], ...] = tuple(value for value in list(globals().values()) if isinstance(value, Verb))

@@ -6,7 +6,21 @@ import click
 
 from common.version import version
 from console.command import Commands, Session
-from console.commands import audit, completion, house, keys, limits, live, models, upstreams, usage, users, view
+from console.commands import (
+    audit,
+    chain,
+    completion,
+    house,
+    jobs,
+    keys,
+    limits,
+    live,
+    models,
+    upstreams,
+    usage,
+    users,
+    view,
+)
 
 
 def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -37,6 +51,9 @@ def cli(context: click.Context, socket: str | None, no_mouse: bool, slow: bool) 
         context.exit(launch.run(context.obj.socket, mouse=not no_mouse, slow=slow))
 
 
+for command in (chain.position, chain.admin):
+    audit.audit.add_command(command)
+
 for command in (
     house.status,
     house.doctor,
@@ -53,6 +70,7 @@ for command in (
     view.ended,
     usage.usage,
     audit.audit,
+    jobs.jobs,
     completion.completion,
 ):
     cli.add_command(command)

@@ -160,15 +160,15 @@ class Lodge(App[None]):
         from console.widgets.keys import key_name
 
         paragraphs: list[str | tuple[str, Style]] = []
-        where = None
+        places: dict[str, dict[str, list[str]]] = {}
         for active in self.screen.active_bindings.values():
             binding = active.binding
-            if not binding.description or binding.system or not active.enabled:
-                continue
-            if active.node is not where:
-                where = active.node
-                paragraphs += ["", (_place(where), BOLD)]
-            paragraphs.append(f"  {key_name(binding):<10}{binding.description}")
+            if binding.description and not binding.system and active.enabled:
+                keys = places.setdefault(_place(active.node), {}).setdefault(binding.description, [])
+                keys.append(key_name(binding))
+        for place, described in places.items():
+            paragraphs += ["", (place, BOLD)]
+            paragraphs += [f"  {' '.join(keys):<14}{description}" for description, keys in described.items()]
         paragraphs += ["", ("Every action is a command, too: type : and Tab, or see `gatelodge --help`.", DIM)]
         self.push_screen(Overlay("Keys", paragraphs))
 

@@ -68,6 +68,7 @@ class CommandLine:
         size = self._lodge.size
         process = await asyncio.create_subprocess_exec(
             sys.executable,
+            "-P",  # nothing of the folder one happens to be in
             "-m",
             "console",
             "--socket",

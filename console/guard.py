@@ -12,16 +12,17 @@ from textual.color import Color
 from textual.filter import LineFilter
 
 from common.untrusted import clean, is_unsafe
+from console.cells import fit
 
 
 class OutputGuard(LineFilter):
-    """Replaces each unsafe character by as many `?` as the layout counted cells for it."""
+    """Replaces each unsafe character by as many `?` as the layout counted cells for it; no width changes."""
 
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
         return [
             segment
             if segment.control or clean(segment.text) == segment.text
-            else Segment(_harmless(segment.text), segment.style)
+            else Segment(fit(_harmless(segment.text), cell_len(segment.text)), segment.style)
             for segment in segments
         ]
 

@@ -41,8 +41,11 @@ from daemon.disk import Disk
 from daemon.engine.choice import choose_upstreams
 from daemon.exchange import EndState, Exchange
 from daemon.first_start import greet
+from daemon.forecast import Forecast
 from daemon.house import House
 from daemon.hub import Hub
+from daemon.jobs.jobs import Jobs
+from daemon.jobs.keeping import Keeping
 from daemon.metrics import Metrics
 from daemon.providers.registry import Registry
 from daemon.readiness import Readiness
@@ -208,6 +211,8 @@ async def _furnished(
     journal = Journal(database, clock, Sealer.load_or_create(secrets / "audit"))
     await journal.recover()
     stack.push_async_callback(journal.close)
+    jobs = await Jobs.load(database, clock)
+    stack.push_async_callback(jobs.close)
     passwords = PasswordPool(config.passwords)
     stack.callback(passwords.close)
     directory = await Directory.load(database, clock, passwords)
@@ -260,6 +265,7 @@ async def _furnished(
         database=database,
         journal=journal,
         exports=Exports(database, clock),
+        keeping=Keeping(database, clock, journal, jobs, config),
         directory=directory,
         passwords=passwords,
         sessions=sessions,
@@ -273,6 +279,7 @@ async def _furnished(
         metrics=Metrics(),
         readiness=Readiness({}),
         disk=Disk(config),
+        forecast=await Forecast.load(database, clock, config.data),
         trusted_proxies=[ipaddress.ip_network(text, strict=False) for text in config.server.trusted_proxies],
         started_us=clock.wall(),
     )
@@ -316,6 +323,8 @@ def _connect(stack: AsyncExitStack, house: House) -> None:
     gate.changed = exchange_changed
     gate.turned_away = turned_away
     gate.admissible = disk.check
+    house.database.when_full = disk.full
+    house.keeping.jobs.changed = lambda id_: hub.publish("job", str(id_))
     house.directory.listeners.append(directory_changed)
     house.registry.changed = partial(hub.publish, "upstream")
     house.readiness = Readiness({"upstream": house.registry.why_not_ready, "storage": disk.why_not_ready})
@@ -328,6 +337,8 @@ def _connect(stack: AsyncExitStack, house: House) -> None:
         house.sessions.run(),
         house.accounts.run(),
         disk.run(),
+        house.forecast.run(),
+        house.keeping.run(),
         keep_added_up(house.database),
     ):
         stack.push_async_callback(_ended, asyncio.create_task(work))

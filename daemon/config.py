@@ -59,6 +59,7 @@ class Storage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
     data: str = ""  # folder of database, keys and socket; default: $STATE_DIRECTORY, else /var/lib/gatelodge
     min_free: Bytes = 1024 * 1024 * 1024  # free disk space below which no request is admitted
+    ballast: Bytes = 64 * 1024 * 1024  # room held for freeing room on a full disk; at most a 16th of the disk
 
 
 class UpstreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -129,6 +130,13 @@ class Tokens(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     signing_key_lifetime: Seconds = 30 * 24 * 3600.0  # then a new signing key takes over; the old one verifies on
 
 
+class Retention(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How long prompts and answers are kept; what goes is exported first."""
+
+    days: Count | None = None  # bodies older than that are exported, verified and erased, daily; unset keeps them
+    directory: str = ""  # where the daemon writes exports, its own and those asked for; empty: DATA/exports
+
+
 class Admin(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The administrators' Unix socket."""
 
@@ -156,6 +164,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     registration: Registration = Registration()
     passwords: Passwords = Passwords()
     tokens: Tokens = Tokens()
+    retention: Retention = Retention()
     admin: Admin = Admin()
     log: Log = Log()
 

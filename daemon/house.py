@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from daemon.clock import Clock
     from daemon.config import Config
     from daemon.disk import Disk
+    from daemon.forecast import Forecast
     from daemon.hub import Hub
+    from daemon.jobs.keeping import Keeping
     from daemon.metrics import Metrics
     from daemon.providers.registry import Registry
     from daemon.readiness import Readiness
@@ -54,6 +56,7 @@ class House:
     database: Database
     journal: Journal
     exports: Exports
+    keeping: Keeping
     directory: Directory
     passwords: PasswordPool
     sessions: Sessions
@@ -67,6 +70,7 @@ class House:
     metrics: Metrics
     readiness: Readiness
     disk: Disk
+    forecast: Forecast
     recent: Recent = field(default_factory=Recent)
     pace: Pace = field(default_factory=Pace)
     views: int = 0  # of running exchanges, by administrators, now

@@ -33,7 +33,8 @@ GATHERING = 0.05  # seconds: waking the thread for each line would take the inte
 def exchange_ended(exchange: Exchange) -> None:
     """The one line of an exchange: who, what, how it ended, how long; neither prompt nor answer."""
     assert exchange.state is not None and exchange.ended is not None
-    seconds = (exchange.ended - exchange.received) / 1e6
+    # The wall clock may have been set back meanwhile.
+    seconds = max(0, exchange.ended - exchange.received) / 1e6
     _exchanges.info(
         "%s %s %s %s, %.2f s",
         exchange.state.value,

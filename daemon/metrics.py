@@ -56,9 +56,9 @@ class Metrics:
             self._tokens_out.inc(exchange.usage.tokens_out)
         self._bytes.inc(exchange.bytes_out)
         if exchange.seated is not None:
-            self._waited.observe((exchange.seated - exchange.admitted) / 1e6)
+            self._waited.observe(max(0, exchange.seated - exchange.admitted) / 1e6)
         if exchange.first_byte is not None:
-            self._first_byte.observe((exchange.first_byte - exchange.received) / 1e6)
+            self._first_byte.observe(max(0, exchange.first_byte - exchange.received) / 1e6)
 
     def unauthenticated(self) -> None:
         """Count one 401."""

@@ -35,6 +35,7 @@ from daemon.following import Following
 from daemon.providers.connection import Response
 from daemon.providers.errors import ConnectTimedOut
 from daemon.providers.registry import Registry, Route
+from daemon.store.partials import Progress
 from daemon.traffic.admission import Admission, Subject, Ticket
 from daemon.traffic.seats import Place, QueueTimeout
 
@@ -288,6 +289,10 @@ class Gate:
                 if slow is not None:
                     await self._wait_for_client(exchange, slow)
                     watch.touch()
+            elif not exchange.stream:
+                running.unkept += len(data)  # gathered for a client that gets it whole
+                if running.unkept >= PARTIAL_BYTES:
+                    self._grown.set()
             if translator.finished and "content-length" not in response.headers:
                 response.release()
                 break  # with a length announced, that must come true as well: read on
@@ -345,14 +350,12 @@ class Gate:
 
     async def flush_partials(self) -> None:
         """Move what the running answers gained since the last time into the store's `partial` table."""
-        segments = [
-            (running.exchange.request_id, running.hand_over())
-            for running in self._running.values()
-            if running.answer and running.exchange.state is None
-        ]
-        if segments:
+        running = [each for each in self._running.values() if each.exchange.state is None]
+        segments = [(each.exchange.request_id, data) for each in running if (data := each.hand_over())]
+        progress = [told for each in running if (told := each.progress())]
+        if segments or progress:
             try:
-                await self._journal.flush_partials(segments)
+                await self._journal.flush_partials(segments, progress)
             except GatewayError as error:
                 log.warning("running answers could not be set down: %s", error)
 
@@ -403,6 +406,7 @@ class Running:
         "place",
         "sent",
         "ticket",
+        "told",
         "translator",
         "unkept",
         "watch",
@@ -417,19 +421,30 @@ class Running:
         self.unkept = 0  # bytes of it
         self.handed = 0  # bytes before them, which the store has or is being given
         self.followers: list[Following] = []  # administrators who look at it
+        self.told: tuple[int, int | None] | None = None  # of its progress, to the store
         self.sent = False
         self.watch: Watch | None = None
 
     def hand_over(self) -> bytes:
         """Take what the store was not given yet, for the store."""
+        self.unkept = 0
+        if not self.exchange.stream:
+            return self.translator.gained()  # the answer itself is recorded whole, in place of what is set down now
         for follower in self.followers:
             follower.collect()
             follower.forgotten()
         data = b"".join(self.answer)
         self.answer.clear()
-        self.unkept = 0
         self.handed += len(data)
         return data
+
+    def progress(self) -> Progress | None:
+        """When it was seated and answered, where that is news since the last call."""
+        exchange = self.exchange
+        if exchange.seated is None or self.told == (exchange.seated, exchange.first_byte):
+            return None
+        self.told = (exchange.seated, exchange.first_byte)
+        return Progress(exchange.request_id, exchange.seated, exchange.first_byte)
 
     def was_sent(self) -> None:
         """The upstream connection stands and the request's first byte goes out now."""

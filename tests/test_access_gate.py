@@ -79,7 +79,7 @@ async def test_the_end_of_a_credential_cuts_what_runs_under_it(
     tmp_path: Path, upstream: ScriptedUpstream, end: str
 ) -> None:
     """J5: streams end with an error in them, those of other credentials go on, the next request is refused, and so it
-    stays after a restart. (Within two seconds: bounded at twenty here, measured by tests/bench/identity.py.)"""
+    stays after a restart. (Within two seconds: bounded at twenty here, measured by tests/bench/logins.py.)"""
     ended, state = ENDS[end]
     seats = [{"name": "up", "kind": upstream.kind, "url": upstream.url, "seats": 3}]
     async with gatehouse(tmp_path, upstream, upstreams=seats) as gate:

@@ -179,7 +179,10 @@ async def test_limits_as_the_contract_spells_them(office: Office) -> None:
         *("--requests-per-day", "30", "--tokens-per-minute", "unlimited", "--tokens-per-day", "40"),
         *("--concurrency", "2"),
     )
-    assert {name: value for name, value in row.items() if name != "effective"} == {
+    assert row["use"][0] == {"target": "user:ana@example.org", "limit": "requests_per_minute", "used": 0, "max": 1} | {
+        "frees_at": None
+    }
+    assert {name: value for name, value in row.items() if name not in {"effective", "use"}} == {
         "target": "user:ana@example.org",
         "requests_per_minute": 1,
         "requests_per_hour": 20,

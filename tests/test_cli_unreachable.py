@@ -186,12 +186,14 @@ def test_wrong_usage_is_two_and_reaches_for_no_daemon(tmp_path: Path, arguments:
     assert "Usage:" in result.stderr
 
 
-def test_without_a_command_it_says_that_there_is_no_console_yet() -> None:
-    """Plainly, with the commands that are there; and no success is claimed."""
+@pytest.mark.parametrize("term", ["dumb", "", "xterm-256color"])
+def test_without_a_terminal_the_console_names_the_command_line(monkeypatch: pytest.MonkeyPatch, term: str) -> None:
+    """TERM=dumb and a pipe are refused in a sentence, before anything is drawn; no success is claimed."""
+    monkeypatch.setenv("TERM", term)
     result = run()
     assert result.exit_code == 1
-    assert "not part of this version" in result.stderr
-    assert "selftest" in result.stderr
+    assert "gatelodge --help" in result.stderr
+    assert "\x1b" not in result.output
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -22,10 +22,25 @@ from common.protocol import (
     AuditSearch,
     AuditShow,
     AuditVerify,
+    JobsExport,
+    JobsRetention,
+    JobsVerify,
     UsersList,
 )
 from common.untrusted import clean_block
-from console.command import Failed, Moment, Session, completes, json_option, pass_session, print_json, say
+from console.command import (
+    Failed,
+    Moment,
+    Session,
+    completes,
+    confirm,
+    json_option,
+    pass_session,
+    print_json,
+    say,
+    yes_option,
+)
+from console.commands.jobs import begun
 from console.filters import read_filter
 from console.tables import FixedColumns, block, cut, fields, moment, terminal_width
 
@@ -80,6 +95,7 @@ def show(session: Session, id: str, as_json: bool) -> None:
 
 
 @audit.command()
+@click.argument("filters", metavar="[FILTER]…", nargs=-1)
 @click.option(
     "--user",
     metavar="EMAIL",
@@ -90,22 +106,37 @@ def show(session: Session, id: str, as_json: bool) -> None:
 @click.option("--until", type=Moment(), metavar="MOMENT", help="Received before then.")
 @click.option("--format", "form", type=click.Choice(["csv", "jsonl"]), default="csv", show_default=True)
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write FILE, verified.")
+@click.option("--job", is_flag=True, help="Let the daemon write the file, to its folder of exports.")
+@click.option("--wait", is_flag=True, help="With --job: wait for its end.")
 @json_option
 @pass_session
 def export(
     session: Session,
     *,
+    filters: tuple[str, ...],
     user: str | None,
     since: str | None,
     until: str | None,
     form: Literal["csv", "jsonl"],
     output: Path | None,
+    job: bool,
+    wait: bool,
     as_json: bool,
 ) -> None:
     """Write exchanges with prompts and answers to standard output, or to a file that is then verified.
 
     Only an export to a file counts as verified: `users delete` asks for one. With --json, the report on the file.
+    --job goes on when this program ends, and takes the FILTERs of `audit search`.
     """
+    if job:
+        if output is not None:
+            raise click.UsageError("--job writes to the daemon's folder: leave --output away")
+        wanted = _filter_of(filters, user=user, since=since, until=until)
+        row = session.client.ask(protocol.JOBS_EXPORT, JobsExport(filter=wanted, format=form))
+        begun(session, row, wait=wait, as_json=as_json)
+        return
+    if filters or wait:
+        raise click.UsageError("FILTERs and --wait are for --job; without it there are --user, --since and --until")
     if as_json and output is None:
         raise click.UsageError("--json is the report on a file: add --output FILE")
     if output is not None:
@@ -133,10 +164,18 @@ def export(
 
 @audit.command()
 @click.option("--expect", metavar="SEQ:HASH", help="A checkpoint that you kept: it must still be in the chain.")
+@click.option("--job", is_flag=True, help="Let the daemon do it; it goes on when this program ends.")
+@click.option("--wait", is_flag=True, help="With --job: wait for its end.")
 @json_option
 @pass_session
-def verify(session: Session, expect: str | None, as_json: bool) -> None:
+def verify(session: Session, *, expect: str | None, job: bool, wait: bool, as_json: bool) -> None:
     """Check the whole journal: chain, bodies, signed checkpoints. Exits with 1 where anything was changed."""
+    if job:
+        row = session.client.ask(protocol.JOBS_VERIFY, JobsVerify(expect=expect))
+        begun(session, row, wait=wait, as_json=as_json)
+        return
+    if wait:
+        raise click.UsageError("--wait is for --job")
     report = session.client.ask(protocol.AUDIT_VERIFY, AuditVerify(expect=expect))
     if as_json:
         print_json(report)
@@ -151,6 +190,39 @@ def verify(session: Session, expect: str | None, as_json: bool) -> None:
         click.echo(fields(pairs), nl=False)
     if not report.intact:
         raise SystemExit(1)
+
+
+@audit.command()
+@click.option("--before", type=Moment(), metavar="MOMENT", help="Received before then: 90d, 2026-01-31.")
+@click.option("--exported", is_flag=True, help="Write no file: erase what a verified JSONL export of everybody holds.")
+@click.option("--wait", is_flag=True, help="Wait for its end.")
+@yes_option
+@json_option
+@pass_session
+def retain(session: Session, *, before: str | None, exported: bool, wait: bool, yes: bool, as_json: bool) -> None:
+    """Export, verify, then erase prompts and answers of old exchanges; a job of the daemon.
+
+    Without --before: what retention.days says. Who asked when for which model stays, and so does the chain.
+    """
+    when = f"before {moment(before)}" if before else "older than retention.days"
+    confirm(f"Erase all prompts and answers {when}, once they are exported?", yes=yes)
+    row = session.client.ask(protocol.JOBS_RETENTION, JobsRetention(before=before, exported=exported))
+    begun(session, row, wait=wait, as_json=as_json)
+
+
+def _filter_of(
+    filters: tuple[str, ...], *, user: str | None, since: str | None, until: str | None
+) -> protocol.AuditFilter:
+    try:
+        wanted = read_filter(filters)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    for name, value in (("user", user), ("since", since), ("until", until)):
+        if value is not None:
+            if getattr(wanted, name) is not None:
+                raise click.UsageError(f"{name} is given twice")
+            setattr(wanted, name, value)
+    return wanted
 
 
 def _print_rows(rows: Iterable[AuditRow]) -> None:

@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from common import paths, protocol, times
-from common.protocol import Finding, ModelsList, Nothing, SelftestRequest, Status
+from common.protocol import DiskState, Finding, ModelsList, Nothing, SelftestRequest, Status
 from console.client import Refused, Unreachable
 from console.command import Failed, Session, completes, json_option, pass_session, print_json
 from console.commands.upstreams import upstream_table
@@ -48,8 +48,21 @@ def _status_fields(answer: Status) -> list[tuple[str, object]]:
             f"{size(disk.free)} free of {size(disk.total)}; database {size(disk.database)}; "
             f"no request is admitted below {size(disk.min_free)}",
         ),
+        ("disk lasts", _forecast(disk)),
         *_reload_fields(answer),
     ]
+
+
+def _forecast(disk: DiskState) -> str | None:
+    """When no request will be admitted any more; None where too little is known yet."""
+    if disk.free < disk.min_free:
+        return "nothing is admitted now: free space, or erase with `gatelodge audit retain`"
+    if disk.growth_per_day is None:
+        return None
+    if disk.days_left is None:
+        return "it does not grow"
+    days = f"{disk.days_left:.0f} days" if disk.days_left >= 2 else f"{disk.days_left * 24:.0f} hours"
+    return f"{days}, at {size(disk.growth_per_day)} a day"
 
 
 def _reload_fields(answer: Status) -> list[tuple[str, object]]:

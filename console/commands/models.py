@@ -35,6 +35,13 @@ _COLUMNS = [
     Column("LOADED"),
     Column("MODIFIED"),
 ]
+_ACCESS = [
+    Column("USER", flexible=True),
+    Column("BY"),
+    Column("KEY"),
+    Column("LABEL", flexible=True),
+    Column("PATTERN", flexible=True),
+]
 
 model = click.argument("model", shell_complete=completes(protocol.MODELS_LIST, ModelsList(), "name"))
 upstream = click.option(
@@ -48,6 +55,21 @@ upstream = click.option(
 @click.group()
 def models() -> None:
     """List, fetch, show and delete models."""
+
+
+@models.command()
+@model
+@upstream
+@json_option
+@pass_session
+def access(session: Session, model: str, upstream: str | None, as_json: bool) -> None:
+    """Show who may use a model: people by login, and the keys that are for it."""
+    rows = session.client.ask(protocol.MODELS_ACCESS, ModelTarget(model, upstream))
+    if as_json:
+        print_json(rows)
+        return
+    cells = [[row.user, row.by, row.key, row.label, row.pattern or "every model"] for row in rows]
+    print_table(_ACCESS, cells, empty="nobody may use it")
 
 
 @models.command(name="list")

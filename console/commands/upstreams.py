@@ -31,7 +31,7 @@ def upstream_table(rows: Sequence[UpstreamRow]) -> None:
     """One line an upstream."""
     cells = [
         [
-            row.state,
+            "drained" if row.drained else row.state,
             row.name,
             row.kind,
             row.url,
@@ -50,7 +50,7 @@ def upstream_table(rows: Sequence[UpstreamRow]) -> None:
 
 @click.group()
 def upstreams() -> None:
-    """Look at the inference servers behind the gate."""
+    """Look at the inference servers behind the gate, and take them out of service for a while."""
 
 
 @upstreams.command(name="list")
@@ -92,6 +92,32 @@ def _wanted(answer: ProbeResult, as_json: bool) -> bool:
         say(f"to use what was found: gatelodge upstreams probe {answer.name} --set")
         return False
     return click.confirm(f"Set the seats of {answer.name} to {answer.measured}?", default=False, err=True)
+
+
+@upstreams.command()
+@_name
+@json_option
+@pass_session
+def drain(session: Session, name: str, as_json: bool) -> None:
+    """Have an upstream take nothing new; what runs there goes on."""
+    row = session.client.ask(protocol.UPSTREAMS_DRAIN, UpstreamTarget(name))
+    if as_json:
+        print_json(row)
+    else:
+        say(f"{row.name} takes nothing new; {row.running} still run there")
+
+
+@upstreams.command()
+@_name
+@json_option
+@pass_session
+def undrain(session: Session, name: str, as_json: bool) -> None:
+    """Have a drained upstream take requests again."""
+    row = session.client.ask(protocol.UPSTREAMS_UNDRAIN, UpstreamTarget(name))
+    if as_json:
+        print_json(row)
+    else:
+        say(f"{row.name} takes requests again")
 
 
 @upstreams.command()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
+import msgspec
 
 from common import protocol
 from common.protocol import (
+    JobsExport,
     OneTimePassword,
     Role,
     UserAdded,
@@ -13,11 +17,13 @@ from common.protocol import (
     UserRow,
     UsersAdd,
     UsersApprove,
+    UsersDiscard,
     UsersList,
     UsersNotes,
     UsersRole,
     UserTarget,
 )
+from console.client import Refused
 from console.command import (
     Failed,
     Session,
@@ -31,6 +37,7 @@ from console.command import (
     say,
     yes_option,
 )
+from console.commands.jobs import begun
 from console.commands.keys import KEY_COLUMNS, key_cells
 from console.commands.limits import limit_table
 from console.tables import Column, fields, moment
@@ -95,6 +102,21 @@ def add(session: Session, email: str, role: Role, service: bool, as_json: bool) 
         return
     say(f"added {answer.email}" + (" (a service account: issue it a key)" if answer.service else ""))
     _print_one_time(answer)
+
+
+@users.command()
+@click.argument("code", shell_complete=completes(protocol.USERS_LIST, UsersList("pending"), "code"))
+@yes_option
+@json_option
+@pass_session
+def discard(session: Session, code: str, yes: bool, as_json: bool) -> None:
+    """Refuse a registration that waits, by its code; its address may register again."""
+    confirm_if_asked(f"Refuse the registration {code}?", yes=yes)
+    answer = session.client.ask(protocol.USERS_DISCARD, UsersDiscard(code))
+    if as_json:
+        print_json(answer)
+    else:
+        say(f"refused {answer.email} ({answer.code})")
 
 
 @users.command()
@@ -173,9 +195,18 @@ def delete(session: Session, email: str, yes: bool, as_json: bool) -> None:
     """Erase a disabled user's prompts, answers and credentials for good; the journal's skeleton stays.
 
     Refused until everything the user did is in a verified export: `gatelodge audit export --user EMAIL --output FILE`.
+    On a terminal it offers to make that export first.
     """
     confirm(f"Erase {email}, all their prompts and answers, for good?", yes=yes)
-    answer = session.client.ask(protocol.USERS_DELETE, UserTarget(email))
+    try:
+        answer = session.client.ask(protocol.USERS_DELETE, UserTarget(email))
+    except Refused as refused:
+        if refused.code != "not_exported" or yes or not sys.stdin.isatty():
+            raise
+        confirm(f"{refused}.\nExport everything of {email} now, then delete?", yes=False)
+        question = msgspec.convert(refused.detail["export"], JobsExport)
+        begun(session, session.client.ask(protocol.JOBS_EXPORT, question), wait=True, as_json=False)
+        answer = session.client.ask(protocol.USERS_DELETE, UserTarget(email))
     if as_json:
         print_json(answer)
     elif answer.deleted:

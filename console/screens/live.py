@@ -62,9 +62,10 @@ def _speed(line: LiveLine) -> Cell:
     return line.dimmed("-" if line.speed is None else rate(line.speed))
 
 
-def _wait(line: LiveLine) -> Cell:
-    wait = line.row.get("estimated_wait")
-    return line.dimmed("~" + times.short(wait) if line.group == 1 and wait is not None else "-")
+def _out(line: LiveLine) -> Cell:
+    if line.row.get("count", 1) > 1:
+        return line.dimmed(f"×{line.row['count']}")  # refusals of one caller for one reason are one row
+    return line.dimmed("-" if line.group == 1 or line.tokens is None else str(line.tokens))
 
 
 def _text(name: str) -> Any:
@@ -83,11 +84,11 @@ class LivePage(TablePage):
     SORT = "ELAPSED"
     HAS_PLOTS = True
     COLUMNS: ClassVar[Sequence[Column]] = (
-        Column("STATE", lambda line: (line.state, line.style), 6, most=9, sort=lambda line: line.state),
+        Column("STATE", lambda line: (line.state, line.style), 9, sort=lambda line: line.state),
         Column("TOK/S", _speed, 6, right=True, sort=lambda line: line.speed, descending=True),
         Column(
             "OUT",
-            lambda line: line.dimmed("-" if line.group == 1 or line.tokens is None else str(line.tokens)),
+            _out,
             6,
             right=True,
             sort=lambda line: line.tokens,
@@ -101,10 +102,9 @@ class LivePage(TablePage):
             sort=lambda line: line.elapsed,
             descending=True,
         ),
-        Column("WAIT", _wait, 6, right=True, rank=4, sort=lambda line: line.row.get("estimated_wait")),
-        Column("USER", _text("user"), 8, most=26, sort=lambda line: line.row["user"]),
-        Column("MODEL", _text("model"), 10, most=32, rank=1, sort=lambda line: line.row["model"]),
-        Column("CLIENT", _text("address"), 9, most=15, rank=2, sort=lambda line: line.row["address"]),
+        Column("USER", _text("user"), 12, most=28, sort=lambda line: line.row["user"]),
+        Column("MODEL", _text("model"), 14, most=32, rank=1, sort=lambda line: line.row["model"]),
+        Column("CLIENT", _text("address"), 11, most=15, rank=2, sort=lambda line: line.row["address"]),
         Column("KEY", _key, 5, rank=3),
         Column("LABEL", _text("client_label"), 7, most=16, rank=5, sort=lambda line: line.row["client_label"]),
         Column("UPSTREAM", _text("upstream"), 8, most=12, rank=6, sort=lambda line: line.row["upstream"]),
@@ -213,8 +213,7 @@ def live_line(row: Row, now: float) -> LiveLine:
     """What the row of a live exchange says at the moment `now`, Unix seconds."""
     elapsed = max(0.0, now - times.from_iso(row["received"]) / 1e6)
     if row["state"] == "queued":
-        position = row["position"]
-        return LiveLine(row, f"q#{position}" if position else "queued", WAITING, 1, None, None, elapsed)
+        return LiveLine(row, _place(row), WAITING, 1, None, None, elapsed)
     age = row.get("piece_age")
     if row["state"] == "prefill":
         state, style = "prefill", WARNING if elapsed > 60 else PLAIN
@@ -227,13 +226,19 @@ def live_line(row: Row, now: float) -> LiveLine:
     )
 
 
+def _place(row: Row) -> str:
+    """`q#3 ~41s`: the place in the line, and how long until it is seated, as far as anybody can tell."""
+    wait = row.get("estimated_wait")
+    about = "" if wait is None else f" ~{wait:.0f}s" if wait < 100 else f" ~{wait / 60:.0f}m"
+    return (f"q#{row['position']}" if row["position"] else "queued") + about
+
+
 def ended_line(row: Row) -> LiveLine:
     """What the row of an ended exchange, or of refusals, says."""
     if row["state"] == "refused":
-        state: str = f"429×{row['count']}" if row["count"] > 1 else "refused"
-        style: Style = WARNING
+        state, style = "refused", WARNING
     else:
-        state = str(ENDED.get(row["state"], row["state"]))
+        state = ENDED.get(row["state"], str(row["state"]))
         style = DIM if row["state"] in ("ok", "client_left") else BAD
     return LiveLine(row, state, style, 2, row["tokens_per_second"], row["tokens_out"], row["elapsed"])
 

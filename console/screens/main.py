@@ -36,7 +36,7 @@ class MainScreen(Screen[None]):
     """Pages are made when they are first gone to."""
 
     AUTO_FOCUS = ""
-    CSS = """
+    DEFAULT_CSS = """
     MainScreen #body { height: 1fr; }
     MainScreen #notice { height: 1fr; padding: 1 2; display: none; }
     MainScreen.-notice #body { display: none; }
@@ -125,6 +125,7 @@ class MainScreen(Screen[None]):
         if not notice:
             self.page.tick()
         self.status.show([self._status() if not notice else []])
+        self._keys.display = not self.prompt.is_asking
 
     def _status(self) -> Line:
         if self.prompt.is_asking and self._candidates:
@@ -132,7 +133,7 @@ class MainScreen(Screen[None]):
         assert self.page is not None
         link = self.lodge.link
         if link.state == "lost":
-            return [(f"STALE {link.stale_for():.0f}s · {clean(link.cause)} · {self._next_try()}", BAD)]
+            return [(f"STALE {link.stale_for():.0f}s · {self._next_try()} · {clean(link.cause)}", BAD)]
         hertz = "1 Hz" if self.period == SLOW_TICK else "4 Hz"
         return [*self.page.status(), (f" · {hertz}", DIM)]
 

@@ -23,7 +23,7 @@ Paragraph = str | tuple[str, Style]
 class Overlay(Screen[None]):
     """A title, a text that scrolls, the keys. Paragraphs are cleaned here."""
 
-    CSS = "Overlay TextView { margin: 0 1; }"
+    DEFAULT_CSS = "Overlay TextView { margin: 0 1; }"
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q", "back", "Back", key_display="Esc")]
     AUTO_FOCUS = "TextView"
 

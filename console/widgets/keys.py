@@ -11,6 +11,8 @@ NAMES = {"enter": "Enter", "escape": "Esc", "slash": "/", "colon": ":", "questio
 NAMES |= {"pagedown": "PgDn", "pageup": "PgUp", "home": "Home", "end": "End", "up": "↑", "down": "↓"}
 NAMES |= {"left": "←", "right": "→", "tab": "Tab"}
 
+SHARED = ("filter", "sort", "pause")  # what every table has: after what the page alone has
+
 
 def key_name(binding: Binding) -> str:
     """How a key is written in the footer and in the help."""
@@ -26,11 +28,12 @@ class Keys(Lines):
         """Read the bindings anew."""
         parts: list[Part] = []
         seen: set[str] = set()
-        for active in self.screen.active_bindings.values():
-            binding = active.binding
-            if binding.show and active.enabled and binding.action not in seen:
-                seen.add(binding.action)
-                parts += [(key_name(binding), KEY), f" {binding.description}  "]
+        active = [each for each in self.screen.active_bindings.values() if each.binding.show and each.enabled]
+        active.sort(key=lambda each: 2 if each.node is self.screen else each.binding.action in SHARED)
+        for each in active:
+            if each.binding.action not in seen:
+                seen.add(each.binding.action)
+                parts += [(key_name(each.binding), KEY), f" {each.binding.description}  "]
         self.show([parts])
 
     def on_mount(self) -> None:

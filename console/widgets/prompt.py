@@ -19,11 +19,12 @@ from textual.widget import Widget
 from textual.widgets import Input
 
 from common.untrusted import clean
-from console.cells import cell_len
+from console.cells import cell_len, cut
 from console.palette import BAD, GOOD, KEY, PLAIN, QUESTION
 from console.widgets.lines import Lines, Part
 
 Completer = Callable[[str], Awaitable[list[str]]]  # a typed line -> whole lines that it may become
+YES_OR_NO = "  [y] yes  [N] no"
 STYLES = {"info": PLAIN, "good": GOOD, "bad": BAD}
 
 
@@ -134,7 +135,9 @@ class Prompt(Widget, can_focus=True):
         self._withdraw()
         asked: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._question = asked
-        parts: list[Part] = [(clean(question), QUESTION), "  ", ("[y]", KEY), " yes  ", ("[N]", KEY), " no"]
+        # However long the names in it are: how to answer stays in sight.
+        asked_for = cut(clean(question), max(10, self.size.width - len(YES_OR_NO)))
+        parts: list[Part] = [(asked_for, QUESTION), "  ", ("[y]", KEY), " yes  ", ("[N]", KEY), " no"]
         self._said.show([parts])
         self._take_focus(self)
         try:

@@ -149,10 +149,12 @@ class Book:
             raise Conflict("the user was changed in the meantime; look again", code="changed_meanwhile")
         return user
 
-    def _key(self, key_id: str) -> Key:
+    def _key(self, key_id: str, version: int | None = None) -> Key:
         key = self.keys.get(key_id)
         if key is None:
             raise NotFound(f"there is no key {key_id}", code="key_unknown")
+        if version is not None and version != key.version:
+            raise Conflict("the key was changed in the meantime; look again", code="changed_meanwhile")
         return key
 
     def record(

@@ -149,7 +149,7 @@ class Access:
 
     def _by_token(self, token: str) -> Caller:
         claims = self._claims(token)
-        if claims.exp <= self._clock.wall() // MICROSECONDS or self._sessions.is_revoked(claims):
+        if not claims.good_at(self._clock.wall() // MICROSECONDS) or self._sessions.is_revoked(claims):
             raise _invalid()
         key = None
         if claims.sid:

@@ -74,9 +74,12 @@ class KeyChanges(Book):
         return key, written(key.id, secret)
 
     @one_change
-    async def rotate_key(self, actor: Actor, key_id: str, grace_seconds: int = 0) -> str:
-        """Give the key a new secret, returned in full this once; the one before works on for `grace_seconds`."""
-        key = self._key(key_id)
+    async def rotate_key(self, actor: Actor, key_id: str, grace_seconds: int = 0, version: int | None = None) -> str:
+        """Give the key a new secret, returned in full this once; the one before works on for `grace_seconds`.
+
+        `version`, where given, is the one that was seen; Conflict if it is no longer.
+        """
+        key = self._key(key_id, version)
         now_us = self._clock.wall()
         if not key.is_live(now_us):
             raise Conflict("the key is revoked or expired; issue a new one", code="key_over")
@@ -100,9 +103,9 @@ class KeyChanges(Book):
         return written(key.id, secret)
 
     @one_change
-    async def revoke_key(self, actor: Actor, key_id: str) -> Key:
+    async def revoke_key(self, actor: Actor, key_id: str, version: int | None = None) -> Key:
         """End the key, the tokens made from it and what runs under it. Revoking twice changes nothing."""
-        key = self._key(key_id)
+        key = self._key(key_id, version)
         if key.revoked_us is not None:
             return key
 

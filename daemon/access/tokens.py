@@ -42,6 +42,11 @@ class Claims(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     epoch: int
     sid: str = ""
 
+    def good_at(self, now: int) -> bool:
+        """Whether the token is neither over nor from the future at `now`, in Unix seconds: where the wall clock was set
+        back it does not live longer, but waits to be issued again."""
+        return self.iat - _CLOCK_SKEW <= now < self.exp
+
 
 class InvalidToken(Exception):
     """The token is none of ours, or over. The text is for tests and the log, never for who presented it."""
@@ -101,8 +106,7 @@ class Tokens:
             raise InvalidToken(str(error)) from error
         if claims.iss != self.issuer or claims.aud != self.issuer:
             raise InvalidToken("for another gateway")
-        now = self._clock.wall() // MICROSECONDS
-        if not claims.iat - _CLOCK_SKEW <= now < claims.exp:
+        if not claims.good_at(self._clock.wall() // MICROSECONDS):
             raise InvalidToken("over, or from the future")
         if claims.exp - claims.iat > LONGEST_TOKEN_US // MICROSECONDS:
             raise InvalidToken("longer than ours are")

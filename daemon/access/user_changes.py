@@ -49,6 +49,7 @@ class UserChanges(Book):
                 role="user",
                 service=False,
                 now_us=self._clock.wall(),
+                created_us=entry.created_us,
                 password_hash=password_hash,
             )
             registration_rows.discard(conn, entry.email)
@@ -62,8 +63,8 @@ class UserChanges(Book):
         return user
 
     @one_change
-    async def discard(self, actor: Actor, code: str) -> None:
-        """Refuse one pending registration."""
+    async def discard(self, actor: Actor, code: str) -> Registration:
+        """Refuse one pending registration; returns which it was."""
         entry = self._pending(code)
 
         def job(conn: sqlite3.Connection) -> None:
@@ -73,6 +74,7 @@ class UserChanges(Book):
         await self._database.write(job)
         del self.registrations[entry.code]
         self.tell(Change("registration", entry.code, None))
+        return entry
 
     @one_change
     async def add_user(
@@ -179,8 +181,10 @@ class UserChanges(Book):
         def job(conn: sqlite3.Connection) -> None:
             missing = user_rows.exchanges_beyond_export(conn, user_id)
             if missing is not None:
-                advice = f"export first: gatelodge audit export --user {user.email} --output FILE"
-                raise Conflict(f"{missing}; {advice}", code="not_exported")
+                advice = f"export first: gatelodge audit export --job --user {user.email}, or with --output FILE"
+                # The question for `jobs/export`, so that whoever is refused can offer to begin it.
+                detail = {"export": {"filter": {"user": user.email}}}
+                raise Conflict(f"{missing}; {advice}", code="not_exported", detail=detail)
             append_user_deletion(
                 conn,
                 actor=actor,

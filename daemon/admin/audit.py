@@ -8,20 +8,24 @@ from typing import TYPE_CHECKING
 
 from common.protocol import (
     EXPORT_HEADER,
+    AdminRecord,
+    AuditAdmin,
     AuditExchange,
     AuditExport,
     AuditExported,
     AuditFilter,
+    AuditPosition,
     AuditRow,
     AuditSearch,
     AuditShow,
     AuditVerify,
+    ChainPosition,
     ExportReport,
     VerifyReport,
 )
 from daemon.access.actor import Actor
 from daemon.admin.bound import Download
-from daemon.audit import search
+from daemon.audit import positions, search
 
 if TYPE_CHECKING:
     from daemon.house import House
@@ -50,6 +54,16 @@ async def shown(house: House, actor: Actor, request: AuditShow) -> AuditExchange
     target = f"request:{exchange.request_id}" if exchange.request_id else f"log:{exchange.log_id}"
     await house.journal.admin(actor, "audit show", target, detail, user_id=user.id if user else None)
     return exchange
+
+
+async def position(house: House, _: Actor, request: AuditPosition) -> ChainPosition:
+    """Where an exchange stands in the chain; hashes only, so nobody looked at anything."""
+    return await positions.position(house.database, request.id)
+
+
+async def administered(house: House, _: Actor, request: AuditAdmin) -> list[AdminRecord]:
+    """What administrators did."""
+    return await positions.administered(house.database, request)
 
 
 async def export(house: House, _: Actor, request: AuditExport) -> Download:

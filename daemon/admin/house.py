@@ -49,8 +49,10 @@ async def status(house: House, _: Actor, __: Nothing) -> Status:
         disk=DiskState(
             free=room.free,
             total=room.total,
-            min_free=house.config.storage.min_free,
+            min_free=house.disk.min_free,
             database=_database_size(house),
+            growth_per_day=house.forecast.growth_per_day(),
+            days_left=house.forecast.days_left(house.disk.min_free),
         ),
         stopping=house.stopping,
         reloaded=None

@@ -47,11 +47,11 @@ async def issue(house: House, actor: Actor, request: KeysIssue) -> IssuedKey:
 
 async def rotate(house: House, actor: Actor, request: KeysRotate) -> RotatedKey:
     """A new secret for the key; the one before works on for the time of grace."""
-    written = await house.directory.rotate_key(actor, request.id, request.grace_seconds)
+    written = await house.directory.rotate_key(actor, request.id, request.grace_seconds, request.version)
     until = house.directory.keys[request.id].previous_until_us
     return RotatedKey(id=request.id, key=written, previous_until=iso_or_none(until))
 
 
 async def revoke(house: House, actor: Actor, request: KeyTarget) -> KeyRow:
     """End the key for good."""
-    return key_row(house, await house.directory.revoke_key(actor, request.id))
+    return key_row(house, await house.directory.revoke_key(actor, request.id, request.version))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from common.errors import BadRequest, Forbidden, GatewayError, NotFound, UpstreamFailed
-from common.protocol import ModelDeleted, ModelDetail, ModelRow, ModelsList, ModelTarget, PullProgress
+from common.protocol import ModelAccess, ModelDeleted, ModelDetail, ModelRow, ModelsList, ModelTarget, PullProgress
 from daemon.access.actor import Actor
+from daemon.admin.rows import number_of
 from daemon.dialects.lines import LineReader
 from daemon.providers.names import is_remote_name
 from daemon.providers.upstream import Model, Upstream
@@ -43,6 +45,26 @@ async def shown(house: House, _: Actor, request: ModelTarget) -> ModelDetail:
     if status != 200:
         raise _said(upstream, status, body)
     return ModelDetail(name=name, upstream=upstream.name, information=msgspec.json.decode(body, type=dict[str, Any]))
+
+
+async def access(house: House, _: Actor, request: ModelTarget) -> list[ModelAccess]:
+    """Who may use a model: active people by login, and the live keys whose patterns let it in."""
+    name = (await _place(house, request))[1]
+    directory, now_us = house.directory, house.clock.wall()
+    found: list[ModelAccess] = []
+    for user in sorted(directory.users.values(), key=lambda user: user.email):
+        if user.status != "active":
+            continue
+        if not user.service:
+            found.append(ModelAccess(user=user.email, by="login", key=None, label="", pattern=None))
+        for key in directory.keys_of(user.id):
+            if key.purpose != "inference" or not key.is_live(now_us):
+                continue
+            letting = [each for each in key.models if fnmatchcase(name, each) or fnmatchcase(request.model, each)]
+            if letting or not key.models:
+                pattern = letting[0] if letting else None
+                found.append(ModelAccess(user=user.email, by="key", key=key.id, label=key.label, pattern=pattern))
+    return found
 
 
 async def pull(house: House, actor: Actor, request: ModelTarget) -> AsyncGenerator[PullProgress, None]:
@@ -117,18 +139,22 @@ def _ollama(house: House, name: str | None) -> Upstream:
     return having[0]
 
 
-async def _loaded(upstream: Upstream) -> set[str] | None:
+async def _loaded(upstream: Upstream) -> dict[str, dict[str, Any]] | None:
+    """What is in its memory, by name; None where it does not tell."""
     try:
         async with asyncio.timeout(PATIENCE_FOR_LISTS):
-            return {str(entry["name"]) for entry in await upstream.running()}
+            upstream.loaded = await upstream.running()
     except (UpstreamFailed, TimeoutError):
+        upstream.loaded = None
         return None
+    return {str(entry["name"]): entry for entry in upstream.loaded}
 
 
-def _row(upstream: Upstream, model: Model, *, loaded: set[str] | None, default: str) -> ModelRow:
+def _row(upstream: Upstream, model: Model, *, loaded: dict[str, dict[str, Any]] | None, default: str) -> ModelRow:
     details = model.entry.get("details")
     details = details if isinstance(details, dict) else {}
     size = model.entry.get("size")
+    running = (loaded or {}).get(model.name, {})
     return ModelRow(
         name=model.name,
         upstream=upstream.name,
@@ -139,6 +165,10 @@ def _row(upstream: Upstream, model: Model, *, loaded: set[str] | None, default: 
         modified=_text(model.entry.get("modified_at")),
         loaded=None if loaded is None else model.name in loaded,
         default=model.name == default,
+        memory=number_of(running, "size"),
+        vram=number_of(running, "size_vram"),
+        expires=_text(running.get("expires_at")),
+        context=number_of(running, "context_length"),
     )
 
 

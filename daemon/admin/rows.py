@@ -182,8 +182,15 @@ def live_row(house: House, exchange: Exchange) -> LiveRow | None:
     )
 
 
+def number_of(entry: Mapping[str, object], name: str) -> int | None:
+    """A whole number that a foreign document may have under that name."""
+    value = entry.get(name)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
 def upstream_row(upstream: Upstream) -> UpstreamRow:
     """An upstream as it is now."""
+    loaded = upstream.loaded
     return UpstreamRow(
         name=upstream.name,
         kind=upstream.kind,
@@ -196,4 +203,9 @@ def upstream_row(upstream: Upstream) -> UpstreamRow:
         queued=upstream.seats.waiting,
         models=None if upstream.models is None else len(upstream.models),
         probed_seats=upstream.probed_seats,
+        drained=upstream.seats.draining,
+        latency_ms=None if upstream.latency is None else round(upstream.latency * 1000, 1),
+        last_error=upstream.error or None,
+        loaded=None if loaded is None else len(loaded),
+        vram=None if loaded is None else sum(number_of(entry, "size_vram") or 0 for entry in loaded),
     )

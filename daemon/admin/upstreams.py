@@ -1,7 +1,7 @@
 """Verbs about upstreams: the inference servers behind the gate, and how much they run at once.
 
-Rule: seats that an administrator set hold over restarts, as long as the configuration says what it said then; a new
-value there wins.
+Rule: a drain holds until it is taken back, also over restarts; seats that an administrator set hold over restarts as
+long as the configuration says what it said then; a new value there wins.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from daemon.store.settings import get_setting, set_setting
 if TYPE_CHECKING:
     from daemon.house import House
 
+DRAINED = "drained"  # + ":" + the upstream's name: yes or no
 SEATS = "seats"  # + ":" + the upstream's name: a SeatsSet
 
 
@@ -67,19 +68,43 @@ async def set_seats(house: House, actor: Actor, request: UpstreamsSeats) -> Upst
     return upstream_row(upstream)
 
 
+async def drain(house: House, actor: Actor, request: UpstreamTarget) -> UpstreamRow:
+    """It takes nothing new; what runs there goes on, who waits there waits. Also after a restart."""
+    return await _drained(house, actor, request.name, drained=True)
+
+
+async def undrain(house: House, actor: Actor, request: UpstreamTarget) -> UpstreamRow:
+    """It takes requests again."""
+    return await _drained(house, actor, request.name, drained=False)
+
+
+async def _drained(house: House, actor: Actor, name: str, *, drained: bool) -> UpstreamRow:
+    upstream = house.registry.upstream(name)
+    if upstream.seats.draining != drained:
+        kept = (f"{DRAINED}:{upstream.name}", "yes" if drained else "no")
+        detail = {"running": upstream.seats.running, "queued": upstream.seats.waiting}
+        verb = "upstreams drain" if drained else "upstreams undrain"
+        await _set(house, actor, verb, upstream, setting=kept, detail=detail)
+        if drained:
+            upstream.seats.drain()
+        else:
+            upstream.seats.undrain()
+    return upstream_row(upstream)
+
+
 async def recall(registry: Registry, database: Database, configured: tuple[UpstreamConfig, ...]) -> None:
     """Take up what administrators set and found out before the last restart. Once, at the start."""
 
-    def read(conn: sqlite3.Connection) -> dict[str, tuple[str | None, str | None]]:
-        return {
-            each.name: (get_setting(conn, f"{SEATS}:{each.name}"), get_setting(conn, f"{PROBED}:{each.name}"))
-            for each in configured
-        }
+    def read(conn: sqlite3.Connection) -> dict[str, list[str | None]]:
+        names = (SEATS, PROBED, DRAINED)
+        return {each.name: [get_setting(conn, f"{name}:{each.name}") for name in names] for each in configured}
 
     kept = await database.read(read)
     for each in configured:
-        seats, probed = kept[each.name]
+        seats, probed, drained = kept[each.name]
         upstream = registry.upstream(each.name)
+        if drained == "yes":
+            upstream.seats.drain()
         if seats is not None:
             chosen = msgspec.json.decode(seats, type=SeatsSet)
             if chosen.configured == each.seats:

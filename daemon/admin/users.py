@@ -9,9 +9,11 @@ from common.protocol import (
     UserAdded,
     UserDeleted,
     UserDetail,
+    UserDiscarded,
     UserRow,
     UsersAdd,
     UsersApprove,
+    UsersDiscard,
     UsersList,
     UsersNotes,
     UsersRole,
@@ -58,6 +60,12 @@ async def add(house: House, actor: Actor, request: UsersAdd) -> UserAdded:
 async def approve(house: House, actor: Actor, request: UsersApprove) -> UserRow:
     """Make a pending entry a user."""
     return user_row(house, await house.directory.approve(actor, request.who))
+
+
+async def discard(house: House, actor: Actor, request: UsersDiscard) -> UserDiscarded:
+    """Refuse one pending entry."""
+    entry = await house.directory.discard(actor, request.code)
+    return UserDiscarded(code=entry.code, email=entry.email, discarded=True)
 
 
 async def disable(house: House, actor: Actor, request: UserTarget) -> UserRow:

@@ -7,7 +7,7 @@ verb does lives with its subject (`users.py`, `keys.py` ...), what it asks and a
 from __future__ import annotations
 
 from common import protocol
-from daemon.admin import audit, house, keys, limits, live, models, selftest, upstreams, usage, users, view
+from daemon.admin import audit, house, jobs, keys, limits, live, models, selftest, upstreams, usage, users, view
 from daemon.admin.bound import Bound, many, one, raw
 
 _LINES = (
@@ -18,6 +18,7 @@ _LINES = (
     one(protocol.USERS_SHOW, users.shown),
     one(protocol.USERS_ADD, users.add),
     one(protocol.USERS_APPROVE, users.approve),
+    one(protocol.USERS_DISCARD, users.discard),
     one(protocol.USERS_DISABLE, users.disable),
     one(protocol.USERS_ENABLE, users.enable),
     one(protocol.USERS_RESET_PASSWORD, users.reset_password),
@@ -35,11 +36,14 @@ _LINES = (
     one(protocol.LIMITS_CLEAR, limits.clear),
     one(protocol.MODELS_LIST, models.listed),
     one(protocol.MODELS_SHOW, models.shown),
+    one(protocol.MODELS_ACCESS, models.access),
     many(protocol.MODELS_PULL, models.pull),
     one(protocol.MODELS_DELETE, models.delete),
     one(protocol.UPSTREAMS_LIST, upstreams.listed),
     one(protocol.UPSTREAMS_PROBE, upstreams.probe),
     one(protocol.UPSTREAMS_SEATS, upstreams.set_seats),
+    one(protocol.UPSTREAMS_DRAIN, upstreams.drain),
+    one(protocol.UPSTREAMS_UNDRAIN, upstreams.undrain),
     one(protocol.LIVE, live.listed),
     one(protocol.LIVE_ENDED, live.ended),
     one(protocol.LIVE_SHOW, view.shown),
@@ -48,9 +52,17 @@ _LINES = (
     one(protocol.USAGE, usage.used),
     many(protocol.AUDIT_SEARCH, audit.searched),
     one(protocol.AUDIT_SHOW, audit.shown),
+    one(protocol.AUDIT_POSITION, audit.position),
+    one(protocol.AUDIT_ADMIN, audit.administered),
     raw(protocol.AUDIT_EXPORT, audit.export),
     one(protocol.AUDIT_EXPORTED, audit.exported),
     one(protocol.AUDIT_VERIFY, audit.verified),
+    one(protocol.JOBS_LIST, jobs.listed),
+    one(protocol.JOBS_SHOW, jobs.shown),
+    one(protocol.JOBS_CANCEL, jobs.cancel),
+    one(protocol.JOBS_EXPORT, jobs.export),
+    one(protocol.JOBS_VERIFY, jobs.verify),
+    one(protocol.JOBS_RETENTION, jobs.retention),
 )
 
 TABLE: dict[str, Bound] = {bound.verb.name: bound for bound in _LINES}

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from common.protocol import KeyRow, UpstreamRow, UserRow
     from daemon.house import House
 
+MOST_JOBS = 100  # in a snapshot; `jobs/list` has them all
+
 
 def feed(house: House) -> None:
     """Give the hub its sources. Once, before the admin socket opens; who publishes is wired in `daemon/app.py`."""
@@ -46,6 +48,10 @@ def feed(house: House) -> None:
         row=lambda name: dict(_upstream_rows(house)).get(name),
         # Health and seats have no events: what a row says is compared each period instead.
         progress=lambda: {name: hash(repr(row)) for name, row in _upstream_rows(house)},
+    )
+    hub.sources["job"] = Source(
+        rows=lambda: [(str(row.id), row) for row in house.keeping.jobs.rows(limit=MOST_JOBS)],
+        row=lambda id_: house.keeping.jobs.row(int(id_)),
     )
     hub.totals = lambda: totals(house)
     directory.listeners.append(lambda event: _wake_keys(house, event))

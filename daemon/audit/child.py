@@ -23,7 +23,7 @@ from common.errors import GatewayError
 READ_AT_ONCE = 64 * 1024
 _ROOT = Path(__file__).resolve().parents[2]
 
-Verb = Literal["try", "search", "export", "verify"]
+Verb = Literal["try", "search", "export", "verify", "write", "check", "plan"]
 
 
 class ReaderFailed(GatewayError):

@@ -107,7 +107,7 @@ class Exports:
             conn,
             Export(
                 report.export, span.user_id, span.since_us, span.until_us, span.through_seq, sent.sha256, sent.size,
-                now, report.file,
+                now, report.file, sent.format,
             ),
         )  # fmt: skip
         append_admin(
@@ -163,13 +163,21 @@ def _span(question: AuditExport, conn: sqlite3.Connection) -> Span:
 
 def write_export(conn: sqlite3.Connection, format_: str, span: Span) -> Iterator[bytes]:
     """The bytes of an export, page by page; each page is a short read."""
-    if format_ == "csv":
-        yield _csv_line(COLUMNS)
-    line = _csv_exchange if format_ == "csv" else _jsonl_exchange
+    yield header(format_)
     after = None
     while page := oldest(conn, span.criteria(), PAGE, through_seq=span.through_seq, after=after):
-        yield b"".join(line(exchange_of(conn, found)) for found in page)
+        yield b"".join(line_of(format_, exchange_of(conn, found)) for found in page)
         after = page[-1].place
+
+
+def header(format_: str) -> bytes:
+    """What stands before the first exchange."""
+    return _csv_line(COLUMNS) if format_ == "csv" else b""
+
+
+def line_of(format_: str, exchange: AuditExchange) -> bytes:
+    """One exchange as it stands in the file."""
+    return _csv_exchange(exchange) if format_ == "csv" else _json(exchange) + b"\n"
 
 
 def _csv_exchange(exchange: AuditExchange) -> bytes:
@@ -186,7 +194,3 @@ def _csv_line(cells: object) -> bytes:
     text = io.StringIO(newline="")
     csv.writer(text).writerow(cells)  # type: ignore[arg-type]
     return text.getvalue().encode()
-
-
-def _jsonl_exchange(exchange: AuditExchange) -> bytes:
-    return _json(exchange) + b"\n"

@@ -36,7 +36,7 @@ from daemon.store.bodies import Ahead, keep_body, prepare_body
 from daemon.store.checkpoints import Checkpoint, add_checkpoint, last_checkpoint, unsealed
 from daemon.store.database import Database, StoreFailed
 from daemon.store.journal import append, append_admin, close_exchange, head, open_exchange, unfinished_seq
-from daemon.store.partials import keep_segment, take_segments
+from daemon.store.partials import Progress, keep_progress, keep_segment, take_segments
 
 log = logging.getLogger("gatelodge.audit")
 
@@ -56,11 +56,13 @@ class _Body(NamedTuple):
 
 
 class _End(NamedTuple):
-    """An end still to be recorded: the client was sent `segments` that are not in the store."""
+    """An end still to be recorded: `segments` of the answer are not in the store, or are all of it (`whole`)."""
 
     record: Record
     route: str
     segments: list[bytes]
+    whole: bool = False
+    set_down: bool = False  # the store may hold segments that were sent before these
 
 
 class Journal:
@@ -74,6 +76,7 @@ class Journal:
         self._refusals = Refusals()
         self._opening: set[str] = set()  # request ids whose opening record is under way
         self._segments: dict[str, list[bytes]] = {}  # of running answers, still to be set down
+        self._progress: dict[str, Progress] = {}  # of running exchanges, still to be set down
         self._set_down: set[str] = set()  # request ids with segments in the store
         self._flushing: asyncio.Future[None] | None = None
         self._unclosed: dict[str, _End] = {}  # what could not be recorded yet
@@ -92,7 +95,7 @@ class Journal:
         if size >= LARGE:
             body = await self._database.read(partial(_prepare_request, exchange))
         record = records.opened(exchange, at_us=self._clock.wall())
-        opening = self._database.submit(partial(_open, record, exchange, body), size=size)
+        opening = self._database.submit(partial(_open, record, exchange, body), size=size, repeatable=True)
         self._opening.add(exchange.request_id)
         # In one step, whoever still waits: an exchange that is opened has its number or counts as being opened.
         opening.add_done_callback(partial(self._opened, exchange))
@@ -103,7 +106,8 @@ class Journal:
         exchange.seq = opening.result()
 
     async def closed(self, exchange: Exchange, answer: Sequence[bytes]) -> None:
-        """Record the end, with what the client was sent and `flush_partials` was not given.
+        """Record the end, with what the client was sent and `flush_partials` was not given; of an exchange that is
+        not streamed `answer` is the whole, and takes the place of what was set down.
 
         Unavailable where that fails: the client must then not see a good end. It is recorded as soon as it can be.
         Nothing to do for an exchange that was never opened.
@@ -118,13 +122,17 @@ class Journal:
         end = _End(
             records.closed(exchange, at_us=self._clock.wall(), clock_us=self._clock.now()),
             exchange.route,
-            [*self._segments.pop(request_id, ()), *answer],
+            [*self._segments.pop(request_id, ()), *answer] if exchange.stream else list(answer),
+            whole=not exchange.stream,
+            set_down=request_id in self._set_down,
         )
+        self._segments.pop(request_id, None)
+        self._progress.pop(request_id, None)
         try:
             body = None
-            if request_id not in self._set_down and sum(map(len, end.segments)) >= LARGE:
+            if (end.whole or not end.set_down) and sum(map(len, end.segments)) >= LARGE:
                 body = await self._database.read(partial(_prepare_answer, end))
-            await self._database.write(partial(_close, end, body), always=True)
+            await self._database.write(partial(_close, end, body), always=True, repeatable=True)
         except StoreFailed:
             self._unclosed[request_id] = end._replace(record=records.undelivered(end.record))
             raise
@@ -162,28 +170,35 @@ class Journal:
         )
         await self._database.write(job)
 
-    async def flush_partials(self, segments: Sequence[tuple[str, bytes]]) -> None:
-        """Set down what running answers gained: (request id, bytes the client was sent). StoreFailed where that fails;
-        the bytes are then kept here for the next time."""
+    async def flush_partials(self, segments: Sequence[tuple[str, bytes]], progress: Sequence[Progress] = ()) -> None:
+        """Set down what running answers gained: (request id, bytes of a stream), and how far exchanges came.
+        StoreFailed where that fails; it is then kept here for the next time."""
         for request_id, data in segments:
             self._segments.setdefault(request_id, []).append(data)
+        self._progress.update((each.request_id, each) for each in progress)
         while self._flushing is not None:  # one at a time: what fails comes back in its order
             await asyncio.wait({self._flushing})
         taken, self._segments = self._segments, {}
-        if not taken:
+        told, self._progress = self._progress, {}
+        if not taken and not told:
             return
         self._set_down.update(taken)
         size = sum(len(data) for pieces in taken.values() for data in pieces)
-        flushing = self._flushing = self._database.submit(partial(_set_down, taken), size=size, always=True)
-        flushing.add_done_callback(partial(self._flushed, taken))
+        flushing = self._flushing = self._database.submit(
+            partial(_set_down, taken, told), size=size, always=True, repeatable=True
+        )
+        flushing.add_done_callback(partial(self._flushed, taken, told))
         await asyncio.shield(flushing)
 
-    def _flushed(self, taken: dict[str, list[bytes]], flushing: asyncio.Future[None]) -> None:
+    def _flushed(
+        self, taken: dict[str, list[bytes]], told: dict[str, Progress], flushing: asyncio.Future[None]
+    ) -> None:
         if self._flushing is flushing:
             self._flushing = None
         if flushing.cancelled() or flushing.exception() is not None:
             for request_id, pieces in taken.items():
                 self._segments[request_id] = pieces + self._segments.get(request_id, [])
+            self._progress = told | self._progress
 
     # --- the daemon's own: start, time, end ---
 
@@ -225,14 +240,22 @@ class Journal:
 
     async def verify(self, expect: str | None = None) -> VerifyReport:
         """Look at the whole journal, in a child process. `expect`: SEQ:HASH, as the log of checkpoints has it."""
+        arguments = await self.to_verify(expect)
+        async with spawn_reader("verify", arguments) as output:
+            report = await output.read()
+        return msgspec.json.decode(report, type=VerifyReport)
+
+    async def to_verify(self, expect: str | None = None) -> dict[str, Any]:
+        """What the child process that verifies asks for. BadRequest where `expect` is no SEQ:HASH."""
         if expect is not None:
             Expectation.read(expect)
         if (await self._database.read(unsealed)).has_deletion:
             await self.checkpoint()  # else the bodies that it erased would look stolen
-        arguments = {"database": str(self._database.path), "keys": str(self._sealer.folder), "expect": expect}
-        async with spawn_reader("verify", arguments) as output:
-            report = await output.read()
-        return msgspec.json.decode(report, type=VerifyReport)
+        return {"database": str(self._database.path), "keys": str(self._sealer.folder), "expect": expect}
+
+    def bodies_were_erased(self) -> None:
+        """Their last copies lie in the store's log, which is to be emptied as soon as nobody reads it."""
+        self._erased = True
 
     async def _catch_up(self, refusals: list[Record]) -> None:
         for request_id, end in list(self._unclosed.items()):
@@ -277,7 +300,7 @@ class Journal:
         record = records.closed(exchange, at_us=self._clock.wall(), clock_us=self._clock.now())
         record.state, record.error = state.value, error
         end = _End(record, exchange.route, [])
-        closing = self._database.submit(partial(_close, end, None), always=True)
+        closing = self._database.submit(partial(_close, end, None), always=True, repeatable=True)
         closing.add_done_callback(partial(self._closed_late, exchange.request_id, end))
 
     def _closed_late(self, request_id: str, end: _End, closing: asyncio.Future[None]) -> None:
@@ -337,16 +360,19 @@ def _close(end: _End, body: _Body | None, conn: sqlite3.Connection) -> None:
     record.opened_seq = unfinished_seq(conn, record.request_id)
     if record.opened_seq is None:
         return
-    set_down = take_segments(conn, record.request_id)
-    texts, ahead = body or _Body(answer_texts(end.route, [*set_down, *end.segments]), None)
+    set_down = take_segments(conn, record.request_id) if end.set_down else []
+    segments = end.segments if end.whole else [*set_down, *end.segments]
+    texts, ahead = body or _Body(answer_texts(end.route, segments), None)
     if texts:
         record.body, record.body_digest = keep_body(conn, record.user_id, texts, ahead)
     close_exchange(conn, record)
 
 
-def _set_down(segments: dict[str, list[bytes]], conn: sqlite3.Connection) -> None:
+def _set_down(segments: dict[str, list[bytes]], progress: dict[str, Progress], conn: sqlite3.Connection) -> None:
     for request_id, pieces in segments.items():
         keep_segment(conn, request_id, b"".join(pieces))
+    for each in progress.values():
+        keep_progress(conn, each)
 
 
 def _append_all(some: list[Record], clock_us: int, conn: sqlite3.Connection) -> None:

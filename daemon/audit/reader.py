@@ -1,8 +1,9 @@
-"""The child process that reads the journal: `python -m daemon.audit.reader search|export|verify`.
+"""The child process that reads the journal: `python -m daemon.audit.reader search|export|verify|write|check|plan`.
 
 Rule: it opens the database for reading only, takes its question as JSON on standard input and gives its answer on
-standard output: NDJSON rows, an export's bytes, or one report. It is started by `daemon/audit/child.py`, gives the
-daemon the way, and ends when the daemon does.
+standard output: NDJSON rows, an export's bytes, one report, or (the last three, of jobs) the lines of
+`daemon/jobs/lines.py`. It is started by `daemon/audit/child.py`, gives the daemon the way, and ends when the daemon
+does.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import sqlite3
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from common.protocol import AuditSearch
 from daemon.store.opening import connect_to_read
 
 POLITENESS = 5  # nice: relayed streams go first
+_OF_JOBS = frozenset({"write", "check", "plan"})
 
 
 class Orphaned(Exception):
@@ -35,6 +38,9 @@ def main() -> int:
     out = sys.stdout.buffer
     try:
         with closing(connect_to_read(Path(arguments["database"]))) as conn:
+            if verb in _OF_JOBS:
+                _work(verb, arguments, conn)
+                return 0
             for piece in _answer(verb, arguments, conn):
                 out.write(piece)
                 out.flush()
@@ -45,12 +51,52 @@ def main() -> int:
     return 0
 
 
-def _answer(verb: str, arguments: dict[str, Any], conn: sqlite3.Connection) -> Iterator[bytes]:
-    def look_after_parent() -> None:
-        # Whoever writes little would not notice for long that nobody reads any more.
-        if os.getppid() != arguments["parent"]:
-            raise Orphaned("the daemon ended")
+def _work(verb: str, arguments: dict[str, Any], conn: sqlite3.Connection) -> None:
+    """A job's half in this process."""
+    from daemon.jobs.lines import Progress, Telling, Verified
 
+    def write(line: bytes) -> None:
+        sys.stdout.buffer.write(line)
+        sys.stdout.buffer.flush()
+
+    tell = Telling(write)
+    look = partial(_look_after_parent, arguments["parent"])
+    match verb:
+        case "write":
+            from daemon.jobs.writing import Order
+            from daemon.jobs.writing import write as write_file
+
+            write_file(conn, msgspec.convert(arguments["order"], Order), look, tell)
+        case "plan":
+            from daemon.jobs.planning import plan
+
+            plan(conn, look, tell)
+        case _:
+            from daemon.audit.sealing import TrustedKeys
+            from daemon.audit.verify import PAGE, Expectation, verify
+            from daemon.store.journal import head
+            from daemon.store.verifying import last_part
+
+            rows, seen = head(conn).seq + last_part(conn), 0
+
+            def each_page() -> None:
+                nonlocal seen
+                look()
+                seen = min(seen + PAGE, rows)
+                tell(Progress("verifying", seen, rows, "records"))
+
+            expected = Expectation.read(arguments["expect"]) if arguments["expect"] else None
+            tell(Verified(verify(conn, TrustedKeys(Path(arguments["keys"])), expected, each_page=each_page)))
+
+
+def _look_after_parent(parent: int) -> None:
+    # Whoever writes little would not notice for long that nobody reads any more.
+    if os.getppid() != parent:
+        raise Orphaned("the daemon ended")
+
+
+def _answer(verb: str, arguments: dict[str, Any], conn: sqlite3.Connection) -> Iterator[bytes]:
+    look_after_parent = partial(_look_after_parent, arguments["parent"])
     # Each verb imports only what it needs: a child starts in the time that its imports take.
     match verb:
         case "try":

@@ -1,7 +1,7 @@
 """After a crash: every exchange that is still open gets its one end, `crashed`, with what was set down of its answer.
 
 Rule: what happened after the last commit nobody knows, so nothing is claimed: no usage of the upstream's, only the
-pieces that the client was certainly sent. A crashed exchange keeps its place in the request windows.
+pieces that were certainly generated, and no end. A crashed exchange keeps its place in the request windows.
 """
 
 from __future__ import annotations
@@ -35,9 +35,14 @@ def _end_of(conn: sqlite3.Connection, exchange: Unfinished, at_us: int, clock_us
         user_id=exchange.user_id,
         state=EndState.CRASHED.value,
         error="the daemon ended while this exchange was running",
+        # An answer of which something was set down was asked for; of the others it is not known.
+        sent_upstream=1 if segments or exchange.first_byte_us is not None else None,
         tokens_out=pieces_in(exchange.route, segments) if segments else None,
-        bytes_out=sum(map(len, segments)),
+        # Who wanted it whole was sent nothing yet.
+        bytes_out=sum(map(len, segments)) if exchange.stream else 0,
         received_us=exchange.received_us,
+        seated_us=exchange.seated_us,
+        first_byte_us=exchange.first_byte_us,
     )
     texts = answer_texts(exchange.route, segments)
     if texts:

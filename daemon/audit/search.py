@@ -86,15 +86,21 @@ def _page_of_rows(question: AuditSearch, now_us: int, conn: sqlite3.Connection) 
 
 def _resolved(question: AuditSearch, now_us: int, conn: sqlite3.Connection) -> tuple[Criteria, Place | None]:
     """The criteria with names made numbers, and where to go on."""
-    wanted = criteria_of(conn, question.filter)
-    if question.filter.text and wanted.since_us is None:
-        wanted = replace(wanted, since_us=now_us - TEXT_SINCE)
+    wanted = wanted_by(question.filter, now_us, conn)
     if question.before is None:
         return wanted, None
     before = place_of(conn, question.before)
     if before is None:
         raise NotFound(f"the audit has no exchange {question.before} to go on from")
     return wanted, before
+
+
+def wanted_by(wanted: AuditFilter, now_us: int, conn: sqlite3.Connection) -> Criteria:
+    """As `criteria_of`; text is looked for in the last 24 hours where nothing else is said."""
+    criteria = criteria_of(conn, wanted)
+    if wanted.text and criteria.since_us is None:
+        criteria = replace(criteria, since_us=now_us - TEXT_SINCE)
+    return criteria
 
 
 def criteria_of(conn: sqlite3.Connection, wanted: AuditFilter) -> Criteria:

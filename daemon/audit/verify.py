@@ -2,7 +2,8 @@
 
 Rules: what a signed checkpoint covers cannot have been changed unnoticed, in any column of any of the three tables;
 what stands behind the last checkpoint is chained but not signed, and counted as unsealed. Bodies may be missing only
-where a sealed record says that their user was deleted. The walk goes on behind a break, so that each is told once.
+where a sealed record says that their user was deleted, or that retention erased what refers to them (and nothing else
+does). The walk goes on behind a break, so that each is told once.
 The database is only read, in short reads; it may grow meanwhile, and what comes behind is left out.
 """
 
@@ -11,8 +12,10 @@ from __future__ import annotations
 import hmac
 import re
 import sqlite3
+import time
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, get_args, get_type_hints
 
@@ -24,11 +27,13 @@ from daemon.audit.chain import COLUMNS, GENESIS, Record, body_digest, checkpoint
 from daemon.audit.sealing import TrustedKeys
 from daemon.store.bodies import LOOKUP_BYTES, DamagedBody, unpack, unpack_ids
 from daemon.store.journal import USERS_DELETE, head
+from daemon.store.retention import Rule, rule_of, rules, without_needless
 from daemon.store.verifying import (
     Part,
     all_checkpoints,
     body_keys,
     commitments_of,
+    erased_since,
     last_part,
     parts_after,
     records_after,
@@ -37,11 +42,14 @@ from daemon.store.verifying import (
 
 PAGE = 500
 MOST_PROBLEMS = 100
+TRIES = 3  # where bodies are erased meanwhile
+UNTIL_SEALED = 2.0  # seconds until the record of an erasure is certainly sealed
 
 _hints = get_type_hints(Record)
 _TYPES = tuple(frozenset(get_args(_hints[name]) or (_hints[name],)) for name in COLUMNS)
-_SEQ, _EVENT, _OPENED_SEQ, _USER, _BODY, _DIGEST, _DETAIL = (
-    COLUMNS.index(name) for name in ("seq", "event", "opened_seq", "user_id", "body", "body_digest", "detail")
+_SEQ, _EVENT, _OPENED_SEQ, _USER, _RECEIVED, _BODY, _DIGEST, _DETAIL = (
+    COLUMNS.index(name)
+    for name in ("seq", "event", "opened_seq", "user_id", "received_us", "body", "body_digest", "detail")
 )
 
 
@@ -69,10 +77,15 @@ def verify(
     each_page: Callable[[], None] = lambda: None,
 ) -> VerifyReport:
     """Look at everything. `each_page` is called every few hundred rows and may raise to stop."""
-    walk = _Walk(conn, trusted, expected, each_page)
-    walk.records()
-    sealed = walk.checkpoints()
-    walk.parts(sealed)
+    for again in range(TRIES - 1, -1, -1):
+        walk = _Walk(conn, trusted, expected, each_page)
+        walk.records()
+        sealed = walk.checkpoints()
+        walk.parts(sealed)
+        if not (again and walk.unexplained and erased_since(conn, walk.through)):
+            break
+        # Bodies went while we looked, and the record that says why stands behind what we looked at.
+        time.sleep(UNTIL_SEALED)
     return VerifyReport(
         intact=not walk.problems,
         records=walk.seen,
@@ -97,6 +110,11 @@ class _Walk:
     hash: bytes = GENESIS
     open: set[int] = field(default_factory=set)
     referenced: bytearray = field(default_factory=bytearray)  # a bit a part
+    retained: bytearray = field(default_factory=bytearray)  # a bit a part: some record that retention left refers to it
+    retention: list[Rule] = field(default_factory=list)  # what retention may have erased
+    seen_retention: list[Rule] = field(default_factory=list)
+    unexplained: bool = False  # bodies are missing, and no record that we saw says why
+    late: set[int] = field(default_factory=set)  # opened, by its time, in what retention covers; and not closed yet
     last_body: dict[int, int] = field(default_factory=dict)  # user -> last record that has a body
     deleted: dict[int, int] = field(default_factory=dict)  # user -> record of the deletion
     hashes: dict[int, Any] = field(default_factory=dict)  # of the records that checkpoints are about
@@ -111,8 +129,10 @@ class _Walk:
         self.sealing = all_checkpoints(conn)
         self.keys = body_keys(conn)
         self.running = unfinished_seqs(conn)
+        self.retention = rules(conn)
         conn.execute("COMMIT")
         self.referenced = bytearray(self.last_part // 8 + 1)
+        self.retained = bytearray(self.last_part // 8 + 1)
         self.hashes = {seq: None for seq, *_ in self.sealing}
         self.good_shapes: set[tuple[type, ...]] = set()
 
@@ -130,6 +150,10 @@ class _Walk:
             )
         for seq in sorted(self.open - self.running):
             self.problems.append(f"record {seq}: the exchange has no end and is not running")
+        for seq in self.late:
+            self._retain(seq)
+        if without_needless(self.seen_retention) != self.retention:
+            self.problems.append("the records of retention are not all found where they stand")
 
     def _record(self, columns: tuple[Any, ...], stored: Any) -> None:
         seq = columns[_SEQ]
@@ -153,9 +177,16 @@ class _Walk:
             case "opened":
                 self.open.add(seq)
             case "closed":
-                self.open.discard(columns[_OPENED_SEQ])
+                opened = columns[_OPENED_SEQ]
+                self.open.discard(opened)
+                if opened in self.late:
+                    self.late.discard(opened)
+                    if not self._is_covered(columns[_RECEIVED], seq):
+                        self._retain(opened)
             case "admin" if user_id is not None and _verb(columns[_DETAIL]) == USERS_DELETE:
                 self.deleted[user_id] = seq
+            case "admin" if (rule := rule_of(seq, columns[_DETAIL])) is not None:
+                self.seen_retention.append(rule)
         if columns[_BODY] is not None:
             self.last_body[user_id] = seq
 
@@ -196,9 +227,25 @@ class _Walk:
                 body_digest(each for _, each in found) != row[_DIGEST]
             ):
                 self.problems.append(f"record {row[_SEQ]}: the parts of its body are not those that were recorded")
+            covered = bool(self.retention) and self._is_covered(row[_RECEIVED], row[_SEQ])
+            if covered and row[_EVENT] == "opened":
+                self.late.add(row[_SEQ])  # covered if its end is, which is still to come
             for id_ in ids:
                 if id_ <= self.last_part:
                     self.referenced[id_ >> 3] |= 1 << (id_ & 7)
+                    if not covered:
+                        self.retained[id_ >> 3] |= 1 << (id_ & 7)
+
+    def _is_covered(self, received_us: Any, seq: int) -> bool:
+        return type(received_us) is int and any(rule.covers(received_us, seq) for rule in self.retention)
+
+    def _retain(self, seq: int) -> None:
+        """The parts of that record were not retention's to erase."""
+        for row in records_after(self.conn, seq - 1, seq, 1):
+            with suppress(DamagedBody, TypeError):
+                for id_ in unpack_ids(row[_BODY]):
+                    if id_ <= self.last_part:
+                        self.retained[id_ >> 3] |= 1 << (id_ & 7)
 
     # --- checkpoints ---
 
@@ -228,21 +275,29 @@ class _Walk:
         """Every part: referred to, and the text that was committed to; or erased with its user."""
         last = 0
         erased: dict[Any, int] = {}
+        by_retention = False
         while page := [part for part in parts_after(self.conn, last, PAGE) if part.id <= self.last_part]:
             self.each_page()
             for part in page:
                 if not self.referenced[part.id >> 3] & 1 << (part.id & 7):
                     self.problems.append(f"part {part.id}: no record refers to it")
                 if part.data is None:
-                    erased[part.user_id] = erased.get(part.user_id, 0) + 1
+                    if self.retention and not self.retained[part.id >> 3] & 1 << (part.id & 7):
+                        by_retention = True
+                    else:
+                        erased[part.user_id] = erased.get(part.user_id, 0) + 1
                     if part[2:4] != (None, None) or part[5:] != (0, 0, 0, None):
                         self.problems.append(f"part {part.id}: it is neither there nor properly erased")
                 elif (trouble := self._trouble_with(part)) is not None:
                     self.problems.append(f"part {part.id}: {trouble}")
             last = page[-1].id
+        unsealed = [rule.seq for rule in self.retention if rule.seq > sealed]
+        if by_retention and unsealed:
+            self.problems.append(f"parts are erased by record {unsealed[0]}, which is unsealed")
         for user_id, count in sorted(erased.items(), key=str):
             record = self.deleted.get(user_id, 0)
             if not record or record < self.last_body.get(user_id, 0):
+                self.unexplained = True
                 self.problems.append(f"{count} parts of user {user_id} are erased, and no record says why")
             elif record > sealed:
                 self.problems.append(

@@ -64,6 +64,7 @@ class Joined:
         self._writer = writer
         self._clock = clock
         self._whole = None if streamed_as else Gathered()
+        self._gained: list[Piece] = []
         self._sent = 0
         self._first = 0
 
@@ -90,6 +91,10 @@ class Joined:
     def so_far(self) -> bytes:
         return b"" if self._whole is None or self._whole.empty else self._writer.unfinished(self._whole)
 
+    def gained(self) -> bytes:
+        gained, self._gained = self._gained, []
+        return b"".join(map(self._writer.line, gained))
+
     def _write(self, pieces: list[Piece]) -> bytes:
         self.finished = self._reader.finished
         if not pieces:
@@ -101,6 +106,7 @@ class Joined:
             return line(pieces[0]) if len(pieces) == 1 else b"".join(map(line, pieces))
         for piece in pieces:
             self._whole.add(piece)
+        self._gained += pieces
         return b""
 
     def _elapsed_ns(self, since: int) -> int:

@@ -77,6 +77,9 @@ class _Ollama:
     def error_status(self, status: int, body: bytes) -> tuple[int, str]:
         return translator.error_answer(status, body)
 
+    def gained(self) -> bytes:
+        return b""
+
     def _count(self, line: _Line) -> None:
         # Ollama leaves out a count of zero.
         self.usage = Usage(line.prompt_eval_count or 0, line.eval_count or 0)
@@ -175,6 +178,7 @@ class OllamaWhole(_OllamaStream):
         self._thinking: list[str] = []
         self._tool_calls: list[msgspec.Raw] = []
         self._logprobs: list[msgspec.Raw] = []
+        self._gained: list[bytes] = []
 
     def feed(self, data: bytes) -> bytes:
         for line in self._lines.feed(data):
@@ -225,6 +229,11 @@ class OllamaWhole(_OllamaStream):
             self._count(piece)
         else:
             self.pieces += 1
+            self._gained.append(line)
+
+    def gained(self) -> bytes:
+        gained, self._gained = self._gained, []
+        return b"".join([line + b"\n" for line in gained])
 
     def _message(self, last: dict[str, Any]) -> dict[str, Any]:
         message = {"role": last.get("role", "assistant"), "content": "".join(self._content)}

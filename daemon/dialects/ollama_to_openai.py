@@ -36,6 +36,9 @@ class _OverOpenAi:
     def so_far(self) -> bytes:
         return b""
 
+    def gained(self) -> bytes:
+        return b""
+
     def error_status(self, status: int, body: bytes) -> tuple[int, str]:
         return error_answer(status, body)
 

@@ -52,6 +52,9 @@ class _Through:
         self.pieces = 0
         self.finished = False
 
+    def gained(self) -> bytes:
+        return b""
+
     def error_status(self, status: int, body: bytes) -> tuple[int, str]:
         return error_answer(status, body)
 
@@ -167,6 +170,7 @@ class OpenAiWhole(_Streamed):
         super().__init__(ask)
         self._head: dict[str, Any] = {}
         self._choices: dict[int, dict[str, Any]] = {}
+        self._gained: list[bytes] = []
         self._size = 0
 
     def feed(self, data: bytes) -> bytes:
@@ -188,6 +192,10 @@ class OpenAiWhole(_Streamed):
         head = self._head | {"object": "chat.completion" if chat else "text_completion", "choices": choices}
         return msgspec.json.encode({name: head[name] for name in _ordered(head)})
 
+    def gained(self) -> bytes:
+        gained, self._gained = self._gained, []
+        return b"".join([b"data: " + event + b"\n\n" for event in gained])
+
     def _gather(self, event: bytes) -> None:
         if event == b"[DONE]":
             self.finished = True
@@ -196,6 +204,7 @@ class OpenAiWhole(_Streamed):
         self._size += len(event)
         if self._size > MAX_WHOLE:
             raise UpstreamGarbled(f"the upstream's answer is longer than {MAX_WHOLE:,} bytes")
+        self._gained.append(event)
         chunk = msgspec.json.decode(event)
         choices = chunk.pop("choices", None) or ()
         self._head |= {name: value for name, value in chunk.items() if value is not None or name not in self._head}

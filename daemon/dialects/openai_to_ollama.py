@@ -84,6 +84,9 @@ class OpenAiVectorsOverOllama:
     def so_far(self) -> bytes:
         return b""
 
+    def gained(self) -> bytes:
+        return b""
+
     def error_status(self, status: int, body: bytes) -> tuple[int, str]:
         return translator.error_answer(status, body)
 

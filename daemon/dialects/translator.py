@@ -86,6 +86,11 @@ class Translator(Protocol):
         dialect; empty where everything was handed out as it came."""
         ...
 
+    def gained(self) -> bytes:
+        """What was gathered and not yet handed out since the last call, as lines of a stream: set down while it runs,
+        so that a crash leaves it. Empty for a stream, and for embeddings, which come at once."""
+        ...
+
     def error_status(self, status: int, body: bytes) -> tuple[int, str]:
         """The status and words for the client where the upstream answered `status`, not 200."""
         ...

@@ -220,10 +220,9 @@ class Registry:
         if len(models) > 1:
             raise BadRequest(f"model '{name}' is ambiguous: name one of {', '.join(models)}", code="model_ambiguous")
         model = models[0]
-        # Of those that have it a healthy one before others, then the least busy.
+        # Of those that have it one that takes requests before others, then a healthy one, then the least busy.
         having = [each for each in self.upstreams if model in (each.models or ())]
-        best = min(having, key=lambda each: (each.state == "down", each.seats.running + each.seats.waiting))
-        return Route(best, model)
+        return Route(min(having, key=_unfitness), model)
 
     def _telling(self) -> list[Upstream]:
         telling = [each for each in self.upstreams if each.models is not None and each.state != "down"]
@@ -249,6 +248,11 @@ class Registry:
     async def _look(self) -> None:
         await asyncio.gather(*(each.look() for each in self.upstreams))
         self._looked_at = asyncio.get_running_loop().time()
+
+
+def _unfitness(upstream: Upstream) -> tuple[bool, bool, int]:
+    seats = upstream.seats
+    return (seats.draining, upstream.state == "down", seats.running + seats.waiting)
 
 
 def _unknown(name: str) -> NotFound:

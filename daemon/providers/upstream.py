@@ -93,6 +93,7 @@ class Upstream(ABC):
         self.error = ""  # how it failed last; kept when it recovers, for people
         self.latency: float | None = None  # seconds of the last look
         self.probed_seats: int | None = None
+        self.loaded: list[dict[str, Any]] | None = None  # what was in its memory when somebody asked last
         self.changed: Callable[[], None] = lambda: None  # told when its state changed; must not wait
         self._clock = clock
         self._failures = 0

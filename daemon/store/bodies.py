@@ -17,12 +17,16 @@ from itertools import islice
 from typing import NamedTuple, TypeVar
 
 from daemon.audit.chain import body_digest, commitment, new_salt
+from daemon.store.writer import remembered
 
 T = TypeVar("T")
 LOOKUP_BYTES = 16
 LEVEL = 3  # measured on prose of 4 KiB: 61 us for 52 %, against 81 us for 51 % at level 6
-WORTH_COMPRESSING = 64
+WORTH_COMPRESSING = 256  # measured: setting up the compressor costs 14 us, however short the text
 IDS_PER_QUERY = 500
+FEW = 4  # parts that are looked up faster one by one than in one query
+
+_FIND_ONE = "SELECT id, commitment FROM parts WHERE user_id = ? AND lookup = ?"
 
 
 class Body(NamedTuple):
@@ -86,13 +90,19 @@ def prepare_body(conn: sqlite3.Connection, user_id: int, texts: Sequence[bytes])
 
 def body_key(conn: sqlite3.Connection, user_id: int) -> bytes:
     """The user's key for finding texts again; made at the first need. LookupError where the user is gone."""
+    memory = remembered(conn)
+    if memory is not None and user_id in memory.body_keys:
+        return memory.body_keys[user_id]
     row = conn.execute("SELECT body_key, deleted_us FROM users WHERE id = ?", (user_id,)).fetchone()
     if row is None or row[1] is not None:
         raise LookupError(f"there is no user {user_id} to keep a body for")
     if row[0] is not None:
-        return bytes(row[0])
-    key = secrets.token_bytes(32)
-    conn.execute("UPDATE users SET body_key = ? WHERE id = ?", (key, user_id))
+        key = bytes(row[0])
+    else:
+        key = secrets.token_bytes(32)
+        conn.execute("UPDATE users SET body_key = ? WHERE id = ?", (key, user_id))
+    if memory is not None:
+        memory.body_keys[user_id] = key
     return key
 
 
@@ -164,6 +174,8 @@ def erase_parts(conn: sqlite3.Connection, user_id: int) -> int:
             (user_id,),
         ).rowcount
         conn.execute("UPDATE users SET body_key = NULL WHERE id = ?", (user_id,))
+        if (memory := remembered(conn)) is not None:
+            memory.body_keys.pop(user_id, None)
     finally:
         conn.execute("PRAGMA secure_delete = FAST")
     return erased
@@ -215,6 +227,12 @@ def _lookups(key: bytes, texts: Sequence[bytes]) -> list[bytes]:
 
 def _find(conn: sqlite3.Connection, user_id: int, lookups: Sequence[bytes]) -> dict[bytes, tuple[int, bytes]]:
     found = {}
+    if len(lookups) <= FEW:
+        for lookup in lookups:
+            row = conn.execute(_FIND_ONE, (user_id, lookup)).fetchone()
+            if row is not None:
+                found[lookup] = row
+        return found
     for some in in_groups(lookups, IDS_PER_QUERY):
         marks = ", ".join("?" * len(some))
         for lookup, id_, bound in conn.execute(

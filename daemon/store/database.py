@@ -63,6 +63,7 @@ class _Waiting:
 
     run: Job[Any]
     size: int
+    repeatable: bool
     future: asyncio.Future[Any]
 
 
@@ -84,6 +85,7 @@ class Database:
         self._wake = asyncio.Event()
         self._closing = False
         self.trouble = ""  # why nothing can be written any more, until a restart
+        self.when_full: Callable[[], None] = lambda: None  # told that a write found no room
         self._readers: list[_Connection] = []
         self._idle_readers: asyncio.LifoQueue[_Connection | None] = asyncio.LifoQueue()
         for _ in range(READERS):
@@ -140,22 +142,25 @@ class Database:
 
     # --- writing ---
 
-    async def write(self, job: Job[T], *, size: int = 0, always: bool = False) -> T:
+    async def write(self, job: Job[T], *, size: int = 0, always: bool = False, repeatable: bool = False) -> T:
         """Run `job` in the next group commit; returns its result once that commit is durable.
 
         Raises what the job raises (only its own changes are undone), StoreBusy, or StoreFailed. A cancelled caller does
-        not cancel the write. `size`: bytes the job holds; `always`: skip the bound, for what is bounded elsewhere.
+        not cancel the write. `size`: bytes the job holds; `always`: skip the bound, for what is bounded elsewhere;
+        `repeatable`: after it was undone the job may be run again, to the same end.
         """
-        return await self.submit(job, size=size, always=always)
+        return await self.submit(job, size=size, always=always, repeatable=repeatable)
 
-    def submit(self, job: Job[T], *, size: int = 0, always: bool = False) -> asyncio.Future[T]:
+    def submit(
+        self, job: Job[T], *, size: int = 0, always: bool = False, repeatable: bool = False
+    ) -> asyncio.Future[T]:
         """As `write`, without waiting: jobs run in the order of their submission."""
         if self.trouble or self._closing:
             raise StoreFailed(self.trouble or "the database is closed", retry_after=5)
         if not always and (self._pending_jobs >= QUEUED_JOBS or self._pending_bytes + size > QUEUED_BYTES):
             raise StoreBusy("more writes are waiting for the disk than may wait; try again", retry_after=2)
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(job, size, future))
+        self._waiting.append(_Waiting(job, size, repeatable, future))
         self._pending_jobs += 1
         self._pending_bytes += size
         self._wake.set()
@@ -190,7 +195,8 @@ class Database:
             try:
                 if self.trouble:
                     raise sqlite3.OperationalError(self.trouble)  # found by the batch before, with these in line
-                outcomes = await self._writer.run(partial(commit, [each.run for each in batch], self.clock))
+                jobs, repeatable = [each.run for each in batch], all(each.repeatable for each in batch)
+                outcomes = await self._writer.run(partial(commit, jobs, self.clock, repeatable=repeatable))
             except sqlite3.Error as cause:
                 self._look_for_trouble(cause)
                 outcomes = [(None, _failure(cause)) for _ in batch]
@@ -208,6 +214,8 @@ class Database:
         """After some failures no later success would prove anything: nothing more is acknowledged."""
         if getattr(cause, "sqlite_errorcode", None) in LOST_PAGES:
             self.trouble = "the disk lost a write (fsync failed): check the disk, then restart the daemon"
+        if getattr(cause, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
+            self.when_full()
         elif is_damage(cause):
             self.trouble = why_not_open(self.path, cause)
         else:

@@ -41,3 +41,8 @@ def export_of_everybody(conn: sqlite3.Connection, before_us: int) -> Export | No
         (before_us,),
     ).fetchone()
     return None if row is None else Export(*row)
+
+
+def is_registered(conn: sqlite3.Connection, where_to: str) -> bool:
+    """Whether the file there is a verified export."""
+    return conn.execute("SELECT 1 FROM exports WHERE where_to = ? LIMIT 1", (where_to,)).fetchone() is not None

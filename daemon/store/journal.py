@@ -13,6 +13,7 @@ import msgspec
 from daemon.access.actor import Actor
 from daemon.audit.chain import COLUMNS, GENESIS, Record, record_hash
 from daemon.store.bodies import erase_parts
+from daemon.store.writer import remembered
 
 _INSERT = (
     "INSERT INTO journal ("
@@ -44,6 +45,8 @@ class Unfinished(NamedTuple):
     stream: bool
     received_us: int
     admitted_us: int | None
+    seated_us: int | None  # as far as was set down
+    first_byte_us: int | None
 
 
 def head(conn: sqlite3.Connection) -> Head:
@@ -54,9 +57,13 @@ def head(conn: sqlite3.Connection) -> Head:
 
 def append(conn: sqlite3.Connection, record: Record) -> int:
     """Chain `record` to the last one; its sequence number."""
-    last = head(conn)
-    record.seq = last.seq + 1
-    conn.execute(_INSERT, (*msgspec.structs.astuple(record), record_hash(last.hash, record)))
+    memory = remembered(conn)
+    last_seq, last_hash = (memory and memory.last_record) or head(conn)
+    record.seq = last_seq + 1
+    hash_ = record_hash(last_hash, record)
+    conn.execute(_INSERT, (*msgspec.structs.astuple(record), hash_))
+    if memory is not None:
+        memory.last_record = (record.seq, hash_)
     return record.seq
 
 
@@ -135,13 +142,14 @@ def unfinished_seq(conn: sqlite3.Connection, request_id: str) -> int | None:
 def unfinished(conn: sqlite3.Connection, limit: int) -> list[Unfinished]:
     """Exchanges that are opened and not closed, oldest first."""
     rows = conn.execute(
-        "SELECT u.request_id, j.seq, j.user_id, j.route, j.stream, j.received_us, j.admitted_us"
+        "SELECT u.request_id, j.seq, j.user_id, j.route, j.stream, j.received_us, j.admitted_us,"
+        " u.seated_us, u.first_byte_us"
         " FROM unfinished u JOIN journal j ON j.seq = u.opened_seq ORDER BY u.opened_seq LIMIT ?",
         (limit,),
     )
     return [
-        Unfinished(request_id, seq, user_id, route, bool(stream), received, admitted)
-        for request_id, seq, user_id, route, stream, received, admitted in rows
+        Unfinished(request_id, seq, user_id, route, bool(stream), *times)
+        for request_id, seq, user_id, route, stream, *times in rows
     ]
 
 

@@ -17,6 +17,7 @@ from daemon.store.filesystem import is_network, sync_folder
 from daemon.store.migrate import known_migrations, migrate
 from daemon.store.moments import last_moment
 from daemon.store.transactions import BUSY_PATIENCE
+from daemon.store.writer import WritingConnection
 
 WAL_LIMIT = 64 * 1024 * 1024  # bytes that the log keeps on the disk after it grew behind a long reader
 
@@ -46,7 +47,9 @@ def prepare_file(path: Path, file_system: Callable[[Path], str]) -> None:
 
 def connect_to_write(path: Path) -> sqlite3.Connection:
     """The writer's connection; `make_ready` sets it up."""
-    return sqlite3.connect(path, isolation_level=None, timeout=BUSY_PATIENCE, cached_statements=256)
+    return sqlite3.connect(
+        path, isolation_level=None, timeout=BUSY_PATIENCE, cached_statements=256, factory=WritingConnection
+    )
 
 
 def connect_to_read(path: Path) -> sqlite3.Connection:
@@ -62,6 +65,8 @@ def connect_to_read(path: Path) -> sqlite3.Connection:
 
 def make_ready(conn: sqlite3.Connection, path: Path) -> Moment | None:
     """Set the writer's modes, check that they hold, bring the schema up to date."""
+    # So that retention can make the file smaller, page by page. Only a file without a page yet takes this up.
+    conn.execute("PRAGMA auto_vacuum = INCREMENTAL")
     (journal_mode,) = conn.execute("PRAGMA journal_mode = WAL").fetchone()
     conn.execute("PRAGMA synchronous = FULL")
     (synchronous,) = conn.execute("PRAGMA synchronous").fetchone()

@@ -5,8 +5,25 @@ from __future__ import annotations
 import sqlite3
 import zlib
 from contextlib import suppress
+from typing import NamedTuple
 
 _FAST = 1  # what lies here lives for seconds
+
+
+class Progress(NamedTuple):
+    """How far a running exchange came. Times are Unix microseconds."""
+
+    request_id: str
+    seated_us: int
+    first_byte_us: int | None
+
+
+def keep_progress(conn: sqlite3.Connection, progress: Progress) -> None:
+    """Note when a running exchange was seated and answered; the answer's segments alone would not tell."""
+    conn.execute(
+        "UPDATE unfinished SET seated_us = ?, first_byte_us = ? WHERE request_id = ?",
+        (progress.seated_us, progress.first_byte_us, progress.request_id),
+    )
 
 
 def keep_segment(conn: sqlite3.Connection, request_id: str, data: bytes) -> None:

@@ -81,8 +81,9 @@ def add(
     password_hash: str | None = None,
     one_time_hash: str | None = None,
     one_time_expires_us: int | None = None,
+    created_us: int | None = None,
 ) -> User:
-    """A new, active user; Conflict where the address is taken."""
+    """A new, active user; Conflict where the address is taken. `created_us`: when they registered, if they did."""
     try:
         # RETURNING must be read to its end before the transaction can commit.
         rows = conn.execute(
@@ -97,7 +98,7 @@ def add(
                 one_time_hash,
                 one_time_expires_us,
                 secrets.token_bytes(32),
-                now_us,
+                now_us if created_us is None else created_us,
                 now_us,
             ),
         ).fetchall()

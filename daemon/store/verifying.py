@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from daemon.audit.chain import COLUMNS
 from daemon.store.bodies import IDS_PER_QUERY, in_groups
+from daemon.store.journal import AUDIT_RETAIN, USERS_DELETE
 
 _RECORD = ", ".join(f'"{name}"' for name in (*COLUMNS, "hash"))
 
@@ -71,6 +72,15 @@ def all_checkpoints(conn: sqlite3.Connection) -> list[tuple[Any, ...]]:
 def body_keys(conn: sqlite3.Connection) -> dict[int, Any]:
     """The key of every user who has one."""
     return dict(conn.execute("SELECT id, body_key FROM users WHERE body_key IS NOT NULL").fetchall())
+
+
+def erased_since(conn: sqlite3.Connection, seq: int) -> bool:
+    """Whether a record behind `seq` tells of bodies that were erased."""
+    row = conn.execute(
+        "SELECT 1 FROM journal WHERE event = 'admin' AND seq > ? AND (detail LIKE ? OR detail LIKE ?) LIMIT 1",
+        (seq, f'%"verb":"{USERS_DELETE}"%', f'%"verb":"{AUDIT_RETAIN}"%'),
+    ).fetchone()
+    return row is not None
 
 
 def unfinished_seqs(conn: sqlite3.Connection) -> set[int]:

@@ -117,6 +117,7 @@ async def gatehouse(
         flags={
             "storage.data": str(data),
             "storage.min_free": 0,
+            "storage.ballast": 0,
             "server.port": 0,
             "upstreams": [{"name": "up", "kind": upstream.kind, "url": upstream.url, "seats": 2}],
             "limits.requests_per_minute": "unlimited",

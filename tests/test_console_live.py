@@ -1,0 +1,262 @@
+"""The Live page under a pilot, against a real daemon: see, open, filter, pause, cancel, lose it and be back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from common import protocol
+from common.protocol import CancelRequest
+from tests.rigs.console import Seat, console_at, frame_of, open_seat
+from tests.rigs.office import open_office
+from tests.rigs.until import until
+from tests.rigs.upstream_behaviours import stall_after
+
+
+@asynccontextmanager
+async def busy(tmp_path: Path, requests: int = 3, *, size: tuple[int, int] = (80, 24)) -> AsyncIterator[Seat]:
+    """A console that sees `requests` requests: two that run and stand still, the others in the line."""
+    async with open_seat(tmp_path, size=size) as seat:
+        gate = asyncio.Event()
+        seat.upstream.default = stall_after(2, gate)
+        clients = []
+        for number in range(requests):
+            clients.append(asyncio.create_task(seat.office.gate.chat(stream=True)))
+            await until(lambda wanted=number + 1: len(seat.app.link.mirror.rows["live"]) == wanted)
+        await seat.sees(f"{requests} of {requests}")
+        yield seat
+        gate.set()
+        await asyncio.gather(*clients)
+
+
+async def test_first_it_says_that_nothing_runs(tmp_path: Path) -> None:
+    """With a user there, an empty list is a quiet gate and not a first start."""
+    async with open_seat(tmp_path) as seat:
+        frame = await seat.sees("● LIVE", "Nothing runs and nothing waits.", "[1 Live]", "0 of 0", "upstreams 1/1")
+        assert all(len(line) <= 80 for line in frame.split("\n"))
+        assert frame.rstrip().endswith("? Help  q Quit")
+
+
+async def test_what_runs_and_what_waits_is_seen(tmp_path: Path) -> None:
+    """State as a word, tokens, place in the line; running ones stand above the queue, which keeps its order."""
+    async with busy(tmp_path, 4) as seat:
+        frame = await seat.sees("q#1", "q#2", "run 2/2", "queue 2")
+        rows = [line for line in frame.split("\n") if "smollm2" in line]
+        assert [row.split()[0].lstrip(">") for row in rows] == ["run", "run", "q#1", "q#2"]
+        assert "ana@exam" in rows[0]
+        assert "127.0.0.1" in rows[0]
+
+
+async def test_cancel_asks_names_its_target_and_ends_that_one(tmp_path: Path) -> None:
+    """`c` and anything but `y` does nothing; `c` `y` frees the upstream, and the client is told."""
+    async with busy(tmp_path) as seat:
+        target = seat.app.main.page.table.cursor_id  # type: ignore[union-attr]
+        await seat.press("c")
+        await seat.sees(f"Cancel req {target[:8]} of ana@example.org", "[N] no")
+        await seat.press("enter")
+        await seat.loses("Cancel req")
+        assert not any(record["verb"] == "cancel" for record in seat.office.recorded())
+        await seat.press("c", "y")
+        await seat.sees("is cancelled", "cancelled ")
+        await until(lambda: not any(row for row in seat.app.link.mirror.rows["live"] if row == target))
+        record = await seat.office.gate.audit(target)
+        assert record.state == "cancelled_by_admin"
+
+
+async def test_the_question_is_about_the_row_of_the_key_press(tmp_path: Path) -> None:
+    """Between `c` and `y` the row ended and others took its place: none of them is cancelled."""
+    async with busy(tmp_path) as seat:
+        target = seat.app.main.page.table.cursor_id  # type: ignore[union-attr]
+        await seat.press("c")
+        await seat.sees("Cancel req")
+        await seat.office.ask(protocol.CANCEL, CancelRequest(target))
+        await until(lambda: target not in seat.app.link.mirror.rows["live"])
+        await seat.press("y")
+        await seat.loses("Cancel req")
+        frame = seat.frame()
+        assert "is cancelled" not in frame
+        assert len(seat.app.link.mirror.rows["live"]) == 2
+
+
+async def test_the_cursor_stays_on_its_request(tmp_path: Path) -> None:
+    """Whatever order is chosen, and when another row goes."""
+    async with busy(tmp_path, 4) as seat:
+        await seat.press("j", "j")
+        table = seat.app.main.page.table  # type: ignore[union-attr]
+        target, first = table.cursor_id, table.ids[0]
+        await seat.press("s", "s", "S")
+        assert table.cursor_id == target
+        await seat.office.ask(protocol.CANCEL, CancelRequest(first))
+        await until(lambda: first not in seat.app.link.mirror.rows["live"])
+        await seat.sees("cancelled")
+        assert table.cursor_id == target
+        assert [line for line in seat.frame().split("\n") if line.startswith(">")]
+
+
+async def test_a_filter_narrows_and_says_so_when_nothing_is_left(tmp_path: Path) -> None:
+    """While one types; Esc in the line takes it back, Esc on the page drops it."""
+    async with busy(tmp_path) as seat:
+        await seat.press("slash")
+        await seat.type("q#")
+        await seat.sees("1 of 3", "filter 'q#'")
+        await seat.type("zz")
+        await seat.sees("None of 3 requests matches 'q#zz'.")
+        await seat.press("enter")
+        await seat.sees("? Help", "filter 'q#zz'")
+        await seat.press("escape")
+        await seat.sees("3 of 3")
+
+
+async def test_pause_holds_what_is_shown(tmp_path: Path) -> None:
+    """Rows stand still while one reads; the head goes on."""
+    async with busy(tmp_path) as seat:
+        await seat.press("p")
+        await seat.sees("PAUSED")
+        ids = list(seat.app.link.mirror.rows["live"])
+        await seat.office.ask(protocol.CANCEL, CancelRequest(ids[0]))
+        await seat.sees("queue 0")
+        assert "q#1" in seat.frame()
+        await seat.press("p")
+        await seat.loses("q#1")
+
+
+async def test_an_exchange_is_read_as_it_streams(tmp_path: Path) -> None:
+    """Enter shows prompt and answer so far, then what comes; that it was looked at is in the audit. Esc goes back."""
+    async with open_seat(tmp_path, size=(100, 30), limits__requests_per_hour=100) as seat:
+        gate = asyncio.Event()
+        seat.upstream.default = stall_after(2, gate)
+        client = asyncio.create_task(seat.office.gate.chat(stream=True))
+        await seat.sees("1 of 1")
+        await seat.press("enter")
+        await seat.sees("PROMPT", "Why?", "ANSWER", "limit", "received")
+        before = seat.frame()
+        gate.set()
+        await client
+        frame = await seat.sees("ENDED ok")
+        assert len(frame) > len(before) - 40
+        assert any(record["verb"].startswith("live/") or "live" in record["verb"] for record in seat.office.recorded())
+        await seat.press("escape")
+        await seat.sees("[1 Live]")
+
+
+async def test_the_daemon_is_lost_and_comes_back(tmp_path: Path) -> None:
+    """Rows stay and are called stale, changes are blocked; when it is back, filter and page are as they were."""
+    async with open_office(tmp_path) as office:
+        socket = office.socket
+        async with console_at(socket) as (app, pilot):
+            await until(lambda: app.link.is_live)
+            seat = Seat(office, app, pilot)
+            gate = asyncio.Event()
+            office.gate.upstream.default = stall_after(1, gate)
+            client = asyncio.create_task(office.gate.chat(stream=True))
+            await seat.sees("1 of 1")
+            await seat.press("slash")
+            await seat.type("ana")
+            await seat.press("enter")
+            await seat.sees("filter 'ana'")
+            server = office.gate.house.hub
+            server.close("the daemon is stopping")
+            await seat.sees("STALE", "trying again", "ana@exam")
+            await seat.press("c", "y")
+            await seat.sees("nothing is changed while the daemon is away")
+            server._closed = ""  # it takes watchers again, as a daemon that was started anew does
+            await seat.press("r")
+            await seat.sees("● LIVE", "filter 'ana'", "1 of 1")
+            gate.set()
+            await client
+
+
+async def test_never_connected_it_says_why_and_counts_down(tmp_path: Path) -> None:
+    """No page is shown, but what to do; and it connects by itself when the daemon starts."""
+    socket = tmp_path / "data" / "gatelodge.sock"
+    async with console_at(socket) as (app, pilot):
+        await until(lambda: "NO DAEMON" in frame_of(app))
+        await until(lambda: "no socket at" in frame_of(app) and "rying again in" in frame_of(app))
+        async with open_office(tmp_path) as office:
+            seat = Seat(office, app, pilot)
+            await seat.press("r")
+            await seat.sees("● LIVE", "Nothing runs")
+
+
+async def test_another_release_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waiting would not help; which program to use does."""
+    monkeypatch.setattr("console.client.PROTOCOL_VERSION", 99)
+    async with open_office(tmp_path) as office, console_at(office.socket) as (app, _):
+        await until(lambda: "different releases" in frame_of(app))
+        assert "version 99" in frame_of(app)
+
+
+@pytest.mark.parametrize("size", [(59, 24), (80, 14), (20, 5)])
+def test_too_small_a_terminal_is_told(tmp_path: Path, size: tuple[int, int]) -> None:
+    """In words, and nothing else is drawn."""
+
+    async def look() -> None:
+        async with open_seat(tmp_path, size=size) as seat:
+            await seat.sees("Too small.")
+            assert "LIVE" not in seat.frame()
+
+    asyncio.run(look())
+
+
+async def test_wide_terminals_show_details_tall_ones_plots(tmp_path: Path) -> None:
+    """From 140 columns and from 45 lines; not below."""
+    async with busy(tmp_path, 1, size=(140, 45)) as seat:
+        frame = await seat.sees("DETAILS", "tokens/s", "first byte")
+        assert all(len(line) <= 140 for line in frame.split("\n"))
+    async with busy(tmp_path / "small", 1, size=(139, 44)) as seat:
+        assert "DETAILS" not in seat.frame()
+        assert "highest" not in seat.frame()
+
+
+async def test_help_tells_the_keys_in_force(tmp_path: Path) -> None:
+    """Those of the page too; from the bindings, so that it cannot be out of date."""
+    async with open_seat(tmp_path, size=(80, 50)) as seat:
+        await seat.press("question_mark")
+        frame = await seat.sees("Live", "Cancel", "Details", "Everywhere", "Command", "Quit")
+        assert "Esc" in frame
+        await seat.press("escape")
+        await seat.sees("[1 Live]")
+
+
+async def test_a_command_is_typed_completed_and_run(tmp_path: Path) -> None:
+    """The words of the command line, with Tab; its answer in a box; what destroys is asked about first."""
+    async with open_seat(tmp_path) as seat:
+        await seat.press("colon")
+        await seat.type("users lis")
+        await seat.press("tab")
+        await until(lambda: seat.app.prompt.entry.value == "users list")
+        await seat.press("enter")
+        await seat.sees("EMAIL", "ana@example.org", ": users list", timeout=20)
+        await seat.press("escape")
+        await seat.press("colon")
+        await seat.type("nonsense")
+        await seat.press("enter")
+        await seat.sees("there is no command 'nonsense'")
+
+
+async def test_foreign_words_are_only_words(tmp_path: Path) -> None:
+    """Markup, actions and escapes in a client's label neither crash, act nor reach the terminal."""
+    async with open_seat(tmp_path, size=(160, 30)) as seat:
+        gate = asyncio.Event()
+        seat.upstream.default = stall_after(1, gate)
+        headers = {"User-Agent": "[/] [@click=app.quit]x[/]", "X-Gatelodge-Client": "[/red]\u202eevil"}
+        _, key = await seat.office.gate.member("ana2@example.org", label="[@click=app.quit]x[/]")
+        client = asyncio.create_task(
+            seat.office.gate.post(
+                "/api/chat",
+                {"model": "smollm2:135m", "messages": [{"role": "user", "content": "[/] \x1b[2J\u202e模型"}]},
+                key=key,
+                headers={"User-Agent": headers["User-Agent"]},
+            )
+        )
+        await seat.sees("[@click=app.quit]")
+        await seat.press("enter")
+        await seat.sees("[/] \\x1b[2J\\u202e模型")
+        gate.set()
+        await client
+        await seat.press("escape")
+        assert seat.app.is_running
