@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from common.errors import UpstreamFailed
 from daemon.dialects.asks import Ask, read_chat, read_embed, read_embeddings, read_generate
 from daemon.dialects.pairs import translator_for
 from daemon.dialects.translator import (
@@ -184,6 +185,16 @@ def test_garbage_is_an_error(stream: bool, junk: bytes):
     translator.feed(lines(piece("a")))
     with pytest.raises(UpstreamGarbled):
         translator.feed(junk)
+
+
+@pytest.mark.parametrize("done", ["true", "false"])
+def test_garbage_where_nobody_looks_is_an_error_and_what_was_said_is_on_record(done: str):
+    """Fields that say nothing to us are skipped: nonsense in one of them shows only when the answer is put together."""
+    translator = over_ollama(chat(stream=False))
+    translator.feed(lines(piece("a word")) + b'{"nov\xffel":1,"message":{"content":"!"},"done":%b}\n' % done.encode())
+    assert json.loads(translator.so_far())["message"]["content"] == "a word!"
+    with pytest.raises(UpstreamFailed):
+        translator.terminator()
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.rigs.smuggling import NGINX, WAYS, as_recorded, payloads, stage
+from tests.rigs.payloads import payloads
+from tests.rigs.smuggling import NGINX, WAYS, as_recorded, stage
 from tests.rigs.until import until
 
 # The loop that the daemon itself runs on (tests/conftest.py).

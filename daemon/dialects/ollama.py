@@ -187,13 +187,22 @@ class OllamaWhole(_OllamaStream):
 
     def terminator(self) -> bytes:
         self._take_rest(self._gather)
-        return self.so_far()
+        try:
+            # What is of no interest to us in a line was skipped, not read: it may still be nonsense.
+            return self._assembled(msgspec.json.decode(self._last))
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise UpstreamGarbled(f"the upstream sent a line that is not Ollama's: {error}") from error
 
     def so_far(self) -> bytes:
-        """Ollama answers with its last line and puts into it what the lines before brought."""
         if not self._last:
             return b""
-        last = msgspec.json.decode(self._last)
+        try:
+            return self._assembled(msgspec.json.decode(self._last))
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            return self._assembled({"model": self._ask.model})  # for the record: what was said counts, not how it broke
+
+    def _assembled(self, last: dict[str, Any]) -> bytes:
+        """Ollama answers with its last line and puts into it what the lines before brought."""
         if self._ask.shape is Shape.CHAT:
             last["message"] = self._message(last.get("message") or {})
             if self._logprobs:

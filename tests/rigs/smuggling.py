@@ -1,8 +1,6 @@
 """Plays tests/vectors/smuggling/payloads.json against a gate, alone and behind nginx, and says what became of each.
 
-A payload is what an attacker writes into a connection: text in Latin-1, in pieces of which `["x", 1000]` means x a
-thousand times, with `{KEY}`, `{OUTER}` (a body), `{SMUGGLED}` and `{SECOND}` (whole requests) put in. `SECOND` stands
-where every reader agrees that a request begins, `SMUGGLED` where only a mistaken one sees it. The verdict is what the
+What a payload is: `tests/rigs/payloads.py`. The verdict is what the
 attacker was answered, what the upstream was asked, and what the next client was answered.
 
     .venv/bin/python -m tests.rigs.smuggling    play all, write the verdicts anew; then read the difference
@@ -26,16 +24,14 @@ from typing import Any
 
 from daemon.web import bounds
 from tests.rigs.gatehouse import Gatehouse, gatehouse
+from tests.rigs.payloads import FILE, KEY_LENGTH, Payload, payloads
 from tests.rigs.scripted_upstream import ScriptedUpstream
 
-FILE = Path(__file__).parents[1] / "vectors" / "smuggling" / "payloads.json"
 NGINX = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
 RECORDED_WITH = "nginx/1.22."  # another one answers a few of them otherwise; what must not happen is the same
 WAYS = ("alone", "nginx", "nginx unbuffered")
-KEY_LENGTH = 58  # the lengths in the payloads count on it
 
 _VICTIM = b"GET /api/version HTTP/1.1\r\nHost: gate\r\nConnection: close\r\n\r\n"
-_CHAT = '{"model":"smollm2:135m","stream":false,"messages":[{"role":"user","content":"%s"}]}'
 _CONFIGURATION = """
 daemon off; worker_processes 1; pid %(folder)s/pid; error_log %(folder)s/error.log;
 events { worker_connections 64; }
@@ -54,39 +50,12 @@ http {
 """
 
 
-@dataclass(frozen=True)
-class Payload:
-    """One of the file's; `verdicts` by way, each {"answers": […], "asked": […], "next": […]}."""
-
-    family: str
-    name: str
-    pieces: list[Any]
-    verdicts: dict[str, Any]
-
-    def __str__(self) -> str:
-        return f"{self.family}: {self.name}"
-
-    def bytes(self, key: str) -> bytes:
-        """What is sent."""
-        text = "".join(piece if isinstance(piece, str) else piece[0] * piece[1] for piece in self.pieces)
-        for name in ("smuggled", "second"):
-            text = text.replace(f"{{{name.upper()}}}", _request(_CHAT % name))
-        text = text.replace("{OUTER}", _CHAT % "outer")
-        return text.replace("{KEY}", key).encode("latin-1")
-
-
 def as_recorded(way: str) -> bool:
     """Whether what is played here is what the verdicts were recorded with."""
     if way == "alone" or NGINX is None:
         return way == "alone"
     said = subprocess.run([NGINX, "-v"], capture_output=True, text=True, check=True)
     return RECORDED_WITH in said.stderr
-
-
-def payloads() -> list[Payload]:
-    """Those of the file."""
-    entries = json.loads(FILE.read_text(encoding="utf-8"))
-    return [Payload(each["family"], each["name"], each["payload"], each.get("verdicts", {})) for each in entries]
 
 
 @dataclass(frozen=True)
@@ -160,13 +129,6 @@ async def _read(reader: asyncio.StreamReader) -> bytes:
         while more := await reader.read(65536):
             heard += more
     return heard
-
-
-def _request(body: str) -> str:
-    return (
-        "POST /api/chat HTTP/1.1\r\nHost: gate\r\nAuthorization: Bearer {KEY}\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n{body}"
-    )
 
 
 @contextmanager
