@@ -137,6 +137,58 @@ def _openai(raw: bytes) -> Answer:
     return Answer(text_of, msgspec.json.encode(result))
 
 
+def _anthropic(raw: bytes) -> Answer:
+    """A message whole, or its events; content as blocks, as the client sends it back with its next turn."""
+    whole = _AnthropicMessage(content=[])
+    for event in raw.split(b"\n") if raw.startswith((b"event:", b"data:", b":")) else [b"data:" + raw]:
+        if not event.startswith(b"data:"):
+            continue
+        try:
+            read = msgspec.json.decode(event[5:], type=_AnthropicEvent)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            continue  # cut off
+        _add_anthropic(whole.content, read)
+    for block in whole.content:
+        if isinstance(block.get("input"), str):
+            block["input"] = _json_or_text(block["input"])
+    text = "".join(str(block.get("text") or "") for block in whole.content)
+    return Answer(text, msgspec.json.encode({"role": "assistant", "content": whole.content}))
+
+
+class _AnthropicMessage(msgspec.Struct, gc=False):
+    content: list[dict[str, Any]]
+
+
+class _AnthropicEvent(msgspec.Struct, gc=False):
+    type: str = ""
+    content: list[dict[str, Any]] | None = None
+    index: int = 0
+    content_block: dict[str, Any] | None = None
+    delta: dict[str, Any] | None = None
+
+
+def _add_anthropic(content: list[dict[str, Any]], event: _AnthropicEvent) -> None:
+    if event.content is not None:
+        content += event.content
+    elif event.content_block is not None:
+        content.append(event.content_block)
+        if event.content_block.get("type") == "tool_use":
+            event.content_block["input"] = ""
+    elif event.type == "content_block_delta" and event.delta and event.index < len(content):
+        block = content[event.index]
+        for name, value in event.delta.items():
+            if name != "type" and isinstance(value, str):
+                place = "input" if name == "partial_json" else name
+                block[place] = str(block.get(place) or "") + value
+
+
+def _json_or_text(text: str) -> Any:
+    try:
+        return msgspec.json.decode(text or "{}")
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return text
+
+
 def _vectors(raw: bytes) -> Answer:
     return Answer("", raw)
 
@@ -149,4 +201,5 @@ _ASSEMBLERS: dict[str, Callable[[bytes], Answer]] = {
     "openai.chat": _openai,
     "openai.completion": _openai,
     "openai.embedding": _vectors,
+    "anthropic.messages": _anthropic,
 }

@@ -27,6 +27,7 @@ class Shape(StrEnum):
     OPENAI_CHAT = "openai.chat"
     OPENAI_COMPLETION = "openai.completion"
     OPENAI_EMBEDDING = "openai.embedding"
+    ANTHROPIC = "anthropic.messages"
 
     @property
     def family(self) -> str:
@@ -55,23 +56,24 @@ class Ask:
 _SUBSTANCE = {Shape.CHAT: "messages", Shape.GENERATE: "prompt", Shape.EMBED: "input", Shape.EMBEDDINGS: "prompt"}
 
 
-def _keys(words: str) -> frozenset[str]:
+def keys(words: str) -> frozenset[str]:
+    """Names that a dialect knows, written with spaces between."""
     return frozenset(words.split())
 
 
-CHAT_KEYS = _keys(
+CHAT_KEYS = keys(
     "model messages stream format keep_alive tools options think truncate shift logprobs top_logprobs "
     "_debug_render_only runner"
 )
-GENERATE_KEYS = _keys(
+GENERATE_KEYS = keys(
     "model prompt suffix system template context stream raw format keep_alive images options think truncate shift "
     "logprobs top_logprobs width height steps _debug_render_only runner"
 )
-EMBED_KEYS = _keys("model input keep_alive truncate dimensions options")
-EMBEDDINGS_KEYS = _keys("model prompt keep_alive options")
+EMBED_KEYS = keys("model input keep_alive truncate dimensions options")
+EMBEDDINGS_KEYS = keys("model prompt keep_alive options")
 _CREDENTIAL = "auth"
-MESSAGE_KEYS = _keys("role content thinking images tool_calls tool_name tool_call_id")
-OPTION_KEYS = _keys(
+MESSAGE_KEYS = keys("role content thinking images tool_calls tool_name tool_call_id")
+OPTION_KEYS = keys(
     "num_keep seed num_predict top_k top_p min_p typical_p tfs_z repeat_last_n temperature repeat_penalty "
     "presence_penalty frequency_penalty mirostat mirostat_tau mirostat_eta penalize_newline stop numa num_ctx "
     "num_batch num_gpu main_gpu low_vram f16_kv logits_all vocab_only use_mmap use_mlock num_thread"

@@ -33,3 +33,22 @@ def openai(error: GatewayError, request_id: str) -> dict[str, Any]:
 
 
 _OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+
+
+def anthropic(error: GatewayError, request_id: str) -> dict[str, Any]:
+    """Anthropic's error object; `request_id` is ours."""
+    detail = {name: value for name, value in error.detail.items() if name != "param"}
+    kind = _ANTHROPIC_TYPES.get(error.status, "api_error" if error.status >= 500 else "invalid_request_error")
+    said = {"type": kind, "message": error.message, "code": error.code}
+    return {"type": "error", "error": said | detail, "request_id": request_id}
+
+
+_ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}

@@ -39,7 +39,7 @@ class OllamaWriter:
 
     def line(self, piece: Piece) -> bytes:
         """The line of one piece; none where it only brings a part of a tool call."""
-        if piece.thinking or piece.tools or piece.logprobs or piece.calls_end:
+        if piece.thinking or piece.tools or piece.logprobs or piece.calls_end or not piece.content:
             for delta in piece.tools:
                 self._calls.add(delta)
             calls = objects_of(self._calls.take(), cut=piece.calls_end == "cut") if piece.calls_end else []

@@ -9,29 +9,22 @@ from __future__ import annotations
 from typing import Any
 
 from common.errors import BadRequest
-from daemon.dialects.asks import Ask, Shape
+from daemon.dialects.asks import Ask, Shape, keys
 from daemon.dialects.strict_json import canonicalise, kind_of, read
-
-
-def _keys(words: str) -> frozenset[str]:
-    return frozenset(words.split())
-
 
 _SHARED = (
     "model stream stream_options max_tokens temperature top_p n stop presence_penalty frequency_penalty logit_bias "
     "seed user logprobs top_logprobs top_k min_p typical_p repeat_penalty repeat_last_n mirostat mirostat_tau "
     "mirostat_eta"
 )
-CHAT_KEYS = _keys(
+CHAT_KEYS = keys(
     f"{_SHARED} messages tools tool_choice parallel_tool_calls functions function_call response_format "
     "max_completion_tokens reasoning_effort reasoning chat_template_kwargs modalities audio prediction service_tier "
     "store metadata verbosity web_search_options safety_identifier prompt_cache_key prompt_cache_retention"
 )
-COMPLETION_KEYS = _keys(f"{_SHARED} prompt suffix echo best_of")
-EMBEDDING_KEYS = _keys("model input encoding_format dimensions user")
-MESSAGE_KEYS = _keys(
-    "role content name refusal audio tool_calls tool_call_id function_call reasoning_content reasoning"
-)
+COMPLETION_KEYS = keys(f"{_SHARED} prompt suffix echo best_of")
+EMBEDDING_KEYS = keys("model input encoding_format dimensions user")
+MESSAGE_KEYS = keys("role content name refusal audio tool_calls tool_call_id function_call reasoning_content reasoning")
 
 
 def read_chat_completion(body: bytes, default_model: str = "") -> Ask:

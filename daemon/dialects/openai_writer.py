@@ -43,7 +43,7 @@ class OpenAiWriter:
 
     def line(self, piece: Piece) -> bytes:
         """The event of one piece."""
-        if self._begun and not (piece.thinking or piece.tools or piece.logprobs or piece.calls_end):
+        if self._begun and piece.content and not (piece.thinking or piece.tools or piece.logprobs or piece.calls_end):
             return b"".join((self._before_text, _encode(piece.content), self._after_text))
         if not (piece.content or piece.thinking or piece.tools or piece.logprobs):
             return b""

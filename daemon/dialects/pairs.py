@@ -13,6 +13,9 @@ from typing import Any, NamedTuple
 from common.errors import BadRequest
 from daemon.clock import Clock
 from daemon.dialects import (
+    anthropic_conversation,
+    anthropic_requests,
+    anthropic_stream,
     ollama_conversation,
     ollama_requests,
     openai_conversation,
@@ -20,6 +23,9 @@ from daemon.dialects import (
     openai_stream,
     translator,
 )
+from daemon.dialects.anthropic_stream import AnthropicStream
+from daemon.dialects.anthropic_through import AnthropicThrough, AnthropicWhole
+from daemon.dialects.anthropic_writer import AnthropicWriter
 from daemon.dialects.asks import Ask, Shape
 from daemon.dialects.conversation import Conversation
 from daemon.dialects.joined import Joined, Reader, Writer
@@ -51,7 +57,7 @@ class _Server(NamedTuple):
 
 
 def translator_for(ask: Ask, upstream_kind: str, clock: Clock) -> Translator:
-    """The translator for one exchange. `upstream_kind` is "ollama" or "openai".
+    """The translator for one exchange. `upstream_kind` is "ollama", "openai" or "anthropic".
 
     BadRequest where the upstream could only answer something else than what was asked.
     """
@@ -90,6 +96,20 @@ def _to_openai(asked: Conversation) -> tuple[str, dict[str, Any]]:
     return "/v1/completions", openai_requests.completion(asked)
 
 
+def _to_anthropic(asked: Conversation) -> tuple[str, dict[str, Any]]:
+    return "/v1/messages", anthropic_requests.messages(asked)
+
+
+def _anthropic_through(ask: Ask, clock: Clock) -> Translator:
+    return AnthropicThrough(ask) if ask.stream else AnthropicWhole(ask)
+
+
+def _no_vectors(ask: Ask, clock: Clock) -> Translator | None:
+    if ask.shape in (*_OLLAMAS_VECTORS, Shape.OPENAI_EMBEDDING):
+        raise BadRequest(f"the model {ask.model!r} makes no embeddings: its server speaks Anthropic's dialect")
+    return None
+
+
 def _ollama_through(ask: Ask, clock: Clock) -> Translator:
     if ask.shape in _OLLAMAS_VECTORS:
         return OllamaVectors(ask)
@@ -116,10 +136,12 @@ _OLLAMAS_VECTORS = (Shape.EMBED, Shape.EMBEDDINGS)
 _CLIENTS = {
     "ollama": _Client(ollama_conversation.conversation, OllamaWriter, translator.NDJSON),
     "openai": _Client(openai_conversation.conversation, OpenAiWriter, translator.SSE),
+    "anthropic": _Client(anthropic_conversation.conversation, AnthropicWriter, translator.SSE),
 }
 _SERVERS = {
     "ollama": _Server(_to_ollama, OllamaPieces, translator.error_answer),
     "openai": _Server(_to_openai, OpenAiStream, openai_stream.error_answer),
+    "anthropic": _Server(_to_anthropic, AnthropicStream, anthropic_stream.error_answer),
 }
 # What is not joined: the same dialect on both ends, embeddings, an ask for nothing. None means that it is, after all.
 _SPECIAL: dict[tuple[str, str], Callable[[Ask, Clock], Translator | None]] = {
@@ -127,4 +149,7 @@ _SPECIAL: dict[tuple[str, str], Callable[[Ask, Clock], Translator | None]] = {
     ("ollama", "openai"): _ollama_to_openai,
     ("openai", "openai"): _openai_through,
     ("openai", "ollama"): _openai_to_ollama,
+    ("anthropic", "anthropic"): _anthropic_through,
+    ("ollama", "anthropic"): _no_vectors,
+    ("openai", "anthropic"): _no_vectors,
 }

@@ -111,8 +111,13 @@ def _openai_error(message: str) -> bytes:
     return b"data: " + msgspec.json.encode({"error": error}) + b"\n\n"
 
 
+def _anthropic_error(message: str) -> bytes:
+    error = {"type": "error", "error": {"type": "api_error", "message": message}}
+    return b"event: error\ndata: " + msgspec.json.encode(error) + b"\n\n"
+
+
 # One entry a family of client shapes; the part before the dot of `Ask.shape`.
-_IN_STREAM = {"ollama": _ndjson_error, "openai": _openai_error}
+_IN_STREAM = {"ollama": _ndjson_error, "openai": _openai_error, "anthropic": _anthropic_error}
 
 # What the client can mend by asking differently, and what passes; all else is the upstream's failure, not the client's.
 _PASSED_ON = frozenset({400, 404, 413, 415, 422})

@@ -44,9 +44,22 @@ class OpenAiUpstream(Upstream):
     async def can_chat(self, model: Model) -> bool:
         return model.chats
 
+    async def count_tokens(self, model: str, document: dict[str, Any]) -> int | None:
+        # llama.cpp and vLLM have Anthropic's route as well; who has not answers 404 or the like.
+        status, body = await self.fetch("POST", "/v1/messages/count_tokens", {**document, "model": model})
+        try:
+            counted = msgspec.json.decode(body, type=_Counted) if status == 200 else None
+        except msgspec.DecodeError:
+            return None
+        return None if counted is None else counted.input_tokens
+
     async def _catalogue(self) -> list[CatalogueEntry]:
         status, body = await self.fetch("GET", "/v1/models")
         if status != 200:
             raise UpstreamFailed(f"the upstream {self.name} answered {status} to /v1/models")
         # Where it is an Ollama's other face, its cloud models can be told by their names alone.
         return [each for each in catalogue(body, self._told) if not is_remote_name(each.name)]
+
+
+class _Counted(msgspec.Struct):
+    input_tokens: int

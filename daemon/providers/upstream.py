@@ -167,6 +167,13 @@ class Upstream(ABC):
     async def can_chat(self, model: Model) -> bool:
         """Whether the model is for talking rather than for embedding; where it does not tell, by its looks."""
 
+    async def count_tokens(self, model: str, document: dict[str, Any]) -> int | None:
+        """The tokens of a request of Anthropic's messages, as the server counts them; None where it cannot.
+
+        UpstreamFailed where it does not answer; what it says in an error answer is passed on.
+        """
+        return None
+
     async def fetch(
         self, method: str, target: str, question: Any = None, *, patience: float = PATIENCE
     ) -> tuple[int, bytes]:

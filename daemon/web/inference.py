@@ -42,6 +42,7 @@ class InferenceRoute:
     names_a_default: bool = False  # Ollama's own routes want a model named
     whole: Callable[[bytes], bytes] | None = None  # what an alias adds to an unstreamed answer
     errors: ErrorShape = errors.ollama
+    request_id_names: tuple[str, ...] = ()  # further headers under which the request id goes out
 
 
 def carriers(house: House, routes: Iterable[InferenceRoute]) -> dict[str, Carrier]:
@@ -70,7 +71,8 @@ class InferenceRequest(HTTPMessageDelegate):
         self._visit: Visit | None = None
         self._left = False
         allowed = base.origin_headers(headers, house)
-        self._answer = ClientStream(connection, asked, headers, [("X-Request-Id", self._request_id), *allowed.items()])
+        names = [(name, self._request_id) for name in ("X-Request-Id", *route.request_id_names)]
+        self._answer = ClientStream(connection, asked, headers, [*names, *allowed.items()])
 
     def unwelcome(self) -> bool:
         """Whether the caller has no credential that counts: `finish` answers so, however little of the body came."""

@@ -13,6 +13,7 @@ from common.errors import GatewayError
 from daemon.access.identity import not_for_this_key
 from daemon.dialects import errors, openai_asks
 from daemon.providers.upstream import Model as Installed
+from daemon.web import anthropic
 from daemon.web.base import Handler
 from daemon.web.inference import InferenceRoute
 
@@ -35,19 +36,34 @@ INFERENCE = (
 )
 
 
-class Models(OpenAiHandler):
+class ModelsHandler(OpenAiHandler):
+    """A route that OpenAI's and Anthropic's clients share; the latter say which version they speak."""
+
+    @property
+    def for_anthropic(self) -> bool:
+        """Whether one of Anthropic's clients asks."""
+        return anthropic.VERSION_HEADER in self.request.headers
+
+    def error_shape(self, error: GatewayError) -> Any:
+        return errors.anthropic(error, self.request_id) if self.for_anthropic else super().error_shape(error)
+
+
+class Models(ModelsHandler):
     """GET /v1/models: the models that the caller may use."""
 
     async def get(self) -> None:
         caller = self.caller()
-        tags = await self.house.registry.tags()
-        self.answer(200, {"object": "list", "data": [_model(tag) for tag in tags if caller.may_use(str(tag["name"]))]})
+        tags = [tag for tag in await self.house.registry.tags() if caller.may_use(str(tag["name"]))]
+        if self.for_anthropic:
+            self.answer(200, anthropic.models_page(tags, [Installed.of(tag).installed for tag in tags]))
+        else:
+            self.answer(200, {"object": "list", "data": [_model(tag) for tag in tags]})
 
     async def head(self) -> None:
         await self.get()
 
 
-class Model(OpenAiHandler):
+class Model(ModelsHandler):
     """GET /v1/models/{id}: one of them, under the name that was asked for."""
 
     async def get(self, name: str) -> None:
@@ -55,8 +71,12 @@ class Model(OpenAiHandler):
         route = await self.house.registry.resolve(name)
         if not caller.may_use(name, route.model):
             raise not_for_this_key(caller, name)
-        installed = (route.upstream.models or {}).get(route.model)
-        self.answer(200, _model({"name": route.model} if installed is None else installed.entry) | {"id": name})
+        known = (route.upstream.models or {}).get(route.model)
+        installed = known or Installed.of({"name": route.model})
+        if self.for_anthropic:
+            self.answer(200, anthropic.model(name, installed.installed))
+        else:
+            self.answer(200, _model(installed.entry) | {"id": name})
 
     async def head(self, name: str) -> None:
         await self.get(name)

@@ -10,7 +10,7 @@ from typing import Any
 from tornado.web import Application
 
 from daemon.house import House
-from daemon.web import accounts, ollama, ollama_admin, openai, system, tokens
+from daemon.web import accounts, anthropic, ollama, ollama_admin, openai, system, tokens
 from daemon.web.base import Handler, UnknownRoute
 from daemon.web.inference import Carrier, carriers
 
@@ -35,12 +35,14 @@ ROUTES: tuple[tuple[str, type[Handler]], ...] = (
     (r"/v1/models", openai.Models),
     (r"/v1/models/(.+)", openai.Model),
     *((route.path, openai.Inference) for route in openai.INFERENCE),
+    (r"/v1/messages/count_tokens", anthropic.CountTokens),
+    *((route.path, anthropic.Inference) for route in anthropic.INFERENCE),
     *accounts.ROUTES,
     *tokens.ROUTES,
 )
 
 # The POST routes that do not go through the application.
-RELAYED = (*ollama.INFERENCE, *openai.INFERENCE)
+RELAYED = (*ollama.INFERENCE, *openai.INFERENCE, *anthropic.INFERENCE)
 
 
 def application(house: House) -> Application:
