@@ -167,7 +167,9 @@ async def test_a_full_disk_fails_the_write_and_the_next_one_works_when_there_is_
     assert await has(database, "large")
 
 
-async def test_after_a_failed_fsync_nothing_is_acknowledged_any_more(database: Database) -> None:
+async def test_after_a_failed_fsync_nothing_is_acknowledged_any_more(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
     """The kernel forgets a failed fsync; a later success would prove nothing. Only a restart reads the truth."""
 
     def lost(conn: sqlite3.Connection) -> None:
@@ -179,6 +181,7 @@ async def test_after_a_failed_fsync_nothing_is_acknowledged_any_more(database: D
         await database.write(lost)
     with pytest.raises(StoreFailed, match="restart"):
         await database.write(put("later"))
+    assert [record.message[:24] for record in caplog.records] == ["the disk lost a write (f"]
     assert "broken" in repr(database)
 
 

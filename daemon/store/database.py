@@ -226,10 +226,12 @@ class Database:
 
     def _look_for_trouble(self, cause: sqlite3.Error) -> None:
         """After some failures no later success would prove anything: nothing more is acknowledged."""
-        if getattr(cause, "sqlite_errorcode", None) in LOST_PAGES:
-            self.trouble = "the disk lost a write (fsync failed): check the disk, then restart the daemon"
         if getattr(cause, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
             self.when_full()
+        if self.trouble:
+            return
+        if getattr(cause, "sqlite_errorcode", None) in LOST_PAGES:
+            self.trouble = "the disk lost a write (fsync failed): check the disk, then restart the daemon"
         elif is_damage(cause):
             self.trouble = why_not_open(self.path, cause)
         else:
