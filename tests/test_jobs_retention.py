@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -197,16 +198,17 @@ async def test_a_crash_between_the_steps_is_safe(tmp_path: Path, monkeypatch: py
             raise Killed
 
         if step == "half":
-            monkeypatch.setattr(retaining, "PARTS_A_STEP", 2)
             real = Retention._step
             steps = 0
 
-            async def some(self: Retention, work: object) -> object:
+            async def some(self: Retention, work: Any) -> Any:
                 nonlocal steps
                 steps += 1
-                if steps == 3:  # the rule, two parts, dead
-                    raise Killed
-                return await real(self, work)  # type: ignore[arg-type]
+                if steps == 1:
+                    return await real(self, work)  # the rule
+                ids, live = work.args
+                await real(self, partial(work.func, ids[:2], live))
+                raise Killed
 
             monkeypatch.setattr(Retention, "_step", some)
         else:
