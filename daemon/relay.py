@@ -305,7 +305,8 @@ class Gate:
 
     async def _wait_for_client(self, exchange: Exchange, slow: Awaitable[None]) -> None:
         try:
-            await asyncio.wait_for(slow, STALLED_CLIENT)
+            # Shielded: a write of Tornado's that is cancelled is logged as a failure of its own.
+            await asyncio.wait_for(asyncio.shield(slow), STALLED_CLIENT)
         except TimeoutError:
             exchange.end(EndState.CLIENT_LEFT, f"the client read nothing for {STALLED_CLIENT:.0f} seconds")
         except OSError:
