@@ -433,9 +433,10 @@ class LimitsSet(Request):
 
 
 class LimitTarget(Request):
-    """`limits clear TARGET`."""
+    """`limits clear TARGET`; `seen` as for `limits/set`."""
 
     target: str
+    seen: LimitValues | None = None
 
 
 # -- models and upstreams ---------------------------------------------------------------------------------------------
