@@ -141,7 +141,7 @@ class LivePage(TablePage):
             return ("Somebody waits to be let in: press 2, and approve them.",)
         return (
             "Nobody has registered yet. Tell them to",
-            f"  POST {where}/v1/register   " + '{"email": "…", "password": "…"}',
+            f"  POST {where}/auth/register   " + '{"email": "…", "password": "…"}',
             "and approve them on the page Users (press 2), or create a user there.",
         )
 
