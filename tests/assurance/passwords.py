@@ -54,12 +54,19 @@ ROWS = (
             f"{ACCOUNTS}::test_a_password_change_tells_no_more_than_a_login",
             f"{WEB}::test_every_refused_login_has_the_same_bytes",
             f"{PASSWORDS}::test_checking_against_nothing_costs_as_much_as_against_a_hash",
+            f"{PASSWORDS}::test_an_old_cheaper_hash_is_checked_at_the_new_cost",
         ),
         (
             Mutation(
                 "daemon/access/passwords.py",
-                "right = await self._run(lambda: _matches(text, against))",
-                "right = stored is not None and await self._run(lambda: _matches(text, against))",
+                "        if missing > 0:\n",
+                "        if False:\n",
+                (f"{PASSWORDS}::test_an_old_cheaper_hash_is_checked_at_the_new_cost",),
+            ),
+            Mutation(
+                "daemon/access/passwords.py",
+                "right = await self._run(lambda: self._checked(text, against))",
+                "right = stored is not None and await self._run(lambda: self._checked(text, against))",
                 (f"{ACCOUNTS}::test_every_refused_login_gets_the_same_answer_at_the_same_cost",),
             ),
             Mutation(
