@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import tempfile
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any, ClassVar
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -232,30 +232,25 @@ async def spoken(turn: Turn) -> None:
             return
 
 
-class TestEnds(Ends.TestCase):  # type: ignore[name-defined, misc]
-    """Bounded: some two hundred exchanges a run, over one daemon."""
+@pytest.fixture(scope="module", autouse=True)
+def _one_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    Ends.loop = asyncio.new_event_loop()
+    stack = AsyncExitStack()
 
-    settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+    async def start() -> None:
+        upstream = await stack.enter_async_context(ScriptedUpstream())
+        upstream.default = spoken
+        Ends.gate = await stack.enter_async_context(gatehouse(tmp_path_factory.mktemp("ends"), upstream))
+        _, other = await Ends.gate.member("joe@example.org")
+        Ends.keys = [Ends.gate.key, other]
+        everything = {"requests_per_day": 10**6, "tokens_per_day": 10**9}
+        await Ends.gate.house.limits.set(ADMIN, "default", everything)
 
-    @classmethod
-    def setUpClass(cls) -> None:
-        Ends.loop = asyncio.new_event_loop()
-        cls.folder = tempfile.TemporaryDirectory(prefix="ends-")
-        cls.stack = AsyncExitStack()
+    Ends.loop.run_until_complete(start())
+    yield
+    Ends.loop.run_until_complete(stack.aclose())
+    Ends.loop.close()
 
-        async def start() -> None:
-            upstream = await cls.stack.enter_async_context(ScriptedUpstream())
-            upstream.default = spoken
-            Ends.gate = await cls.stack.enter_async_context(gatehouse(Path(cls.folder.name), upstream))
-            _, other = await Ends.gate.member("joe@example.org")
-            Ends.keys = [Ends.gate.key, other]
-            everything = {"requests_per_day": 10**6, "tokens_per_day": 10**9}
-            await Ends.gate.house.limits.set(ADMIN, "default", everything)
 
-        Ends.loop.run_until_complete(start())
-
-    @classmethod
-    def tearDownClass(cls) -> None:
-        Ends.loop.run_until_complete(cls.stack.aclose())
-        Ends.loop.close()
-        cls.folder.cleanup()
+TestEnds = Ends.TestCase
+TestEnds.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)  # some two hundred exchanges

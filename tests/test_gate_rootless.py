@@ -37,6 +37,8 @@ async def start_as_nobody(data: Path, upstream: str) -> DaemonProcess:
         dropped = ("setpriv", *ids, "--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search")
     return DaemonProcess(
         await asyncio.create_subprocess_exec(
+            # A soft limit as a shell gives it: raising it to the hard one is nothing that wants root.
+            *("sh", "-c", 'ulimit -S -n 256; exec "$@"', "sh"),
             *(*dropped, sys.executable, "-m", "daemon", "--data", str(data), "--port", "0", "--ollama", upstream),
             cwd=ROOT,
             env=os.environ | {"GATELODGE_STORAGE__MIN_FREE": "0", "HOME": "/nonexistent"},
