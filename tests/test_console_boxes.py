@@ -142,10 +142,10 @@ async def test_on_a_first_start_it_says_what_to_tell_people(tmp_path: Path) -> N
     async with open_seat(tmp_path) as seat:
         rows = seat.app.link.mirror.rows
         rows["user"].clear()
-        seat.app.link.version += 1
+        seat.app.link.mirror.changes["live"] += 1
         await seat.sees("Nobody has registered yet.", "POST", "register")
         rows["registration"]["CODE"] = {"email": "li@example.org"}
-        seat.app.link.version += 1
+        seat.app.link.mirror.changes["live"] += 1
         await seat.sees("Somebody waits to be let in")
 
 

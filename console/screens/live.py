@@ -82,6 +82,8 @@ class LivePage(TablePage):
 
     NOUN = "requests"
     SORT = "ELAPSED"
+    KINDS = ("live", "ended")
+    MOVES = True
     HAS_PLOTS = True
     COLUMNS: ClassVar[Sequence[Column]] = (
         Column("STATE", lambda line: (line.state, line.style), 9, sort=lambda line: line.state),
