@@ -433,9 +433,10 @@ class LimitsSet(Request):
 
 
 class LimitTarget(Request):
-    """`limits clear TARGET`."""
+    """`limits clear TARGET`; `seen` as for `limits/set`."""
 
     target: str
+    seen: LimitValues | None = None
 
 
 # -- models and upstreams ---------------------------------------------------------------------------------------------
@@ -796,13 +797,20 @@ class ChainSeal(Message):
 
 
 class ChainPosition(Message):
-    """Where an exchange stands in the chain: its opening and its closing record, and what seals the later of them."""
+    """Where an exchange stands in the chain: its opening and its closing record, and what seals the later of them.
+
+    From its opening to the seal (without one, to its end) the chain was hashed anew and the seal's signature checked:
+    `problems` is what is wrong. What came before, and the bodies, only `audit/verify` looks at.
+    """
 
     log_id: int
     request_id: str
     links: list[ChainLink]
     seal: ChainSeal | None  # None: not sealed yet
     head_seq: int
+    checked: int = 0  # records hashed anew
+    whole: bool = True  # False: the seal is so far away that not all of them were
+    problems: list[str] = []
 
 
 class AuditAdmin(Request):

@@ -34,7 +34,7 @@ from console.widgets.prompt import Prompt
 
 
 class Lodge(App[None]):
-    """`now` is Unix seconds, `monotonic` runs on; `slow` draws once a second."""
+    """`now` is Unix seconds, `monotonic` runs on; `slow` draws once a second; `seat` is who sits here, and where."""
 
     ENABLE_COMMAND_PALETTE = False
     TITLE = "gatelodge"
@@ -49,6 +49,7 @@ class Lodge(App[None]):
         slow: bool = False,
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
+        seat: str = "",
     ) -> None:
         super().__init__()
         self.theme = "ansi-dark"
@@ -58,7 +59,7 @@ class Lodge(App[None]):
         self.slow = slow
         self.now = now
         self.monotonic = monotonic
-        self.head = Head(self.link, now, monotonic)
+        self.head = Head(self.link, now, monotonic, seat)
         self.address = ""  # where clients reach the daemon
         self.main = MainScreen(self.head)
         self._guard = OutputGuard()

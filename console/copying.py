@@ -22,7 +22,7 @@ async def copy(app: App[Any], text: str, environment: Mapping[str, str] = os.env
     if environment.get("TMUX") and await _through_tmux(text):
         return "copied through tmux"
     app.copy_to_clipboard(text)
-    return "sent to the terminal's clipboard (OSC 52); if your terminal refuses that, save it"
+    return "sent to the terminal's clipboard (OSC 52); if it takes none, save it"
 
 
 async def _through_tmux(text: str) -> bool:

@@ -6,6 +6,7 @@ terminal is given back as it was, whatever ends the program.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -33,13 +34,18 @@ def prepare_environment() -> None:
     """What Textual reads when it is imported. The ANSI theme: sixteen colours, the terminal's own, few bytes."""
     os.environ["TEXTUAL_THEME"] = "ansi-dark"
     os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
+    for name in ("COLUMNS", "LINES"):
+        os.environ.pop(name, None)  # where a shell exports them, they would hide every change of the terminal's size
 
 
 def run(socket: Path, *, mouse: bool, slow: bool) -> int:
     """Show the console until it is quit; the exit code."""
     prepare_environment()
+    gc.disable()  # nothing of what is imported is garbage: the collector would only look at it, again and again
     from console.app import Lodge
 
+    gc.freeze()
+    gc.enable()
     app = Lodge(socket, slow=slow)
 
     def leave(number: int, _: FrameType | None) -> None:

@@ -26,6 +26,7 @@ class Mirror:
         self.boot_id = ""
         self.seq = -1
         self.rows: dict[Kind, dict[str, Row]] = {kind: {} for kind in get_args(Kind)}
+        self.changes: dict[Kind, int] = dict.fromkeys(get_args(Kind), 0)  # goes up when a row of this kind changed
         self.totals = Totals(running=0, seats=0, queued=0, oldest_queued=None)
 
     def apply(self, message: Message) -> bool:
@@ -36,8 +37,9 @@ class Mirror:
                 self.seq = -1
                 return False
             case Snapshot():
-                for rows in self.rows.values():
+                for kind, rows in self.rows.items():
                     rows.clear()
+                    self.changes[kind] += 1
                 self._put(message.rows)
                 self.seq, self.totals = message.seq, message.totals
                 return True
@@ -47,6 +49,7 @@ class Mirror:
                 self._put(message.changed)
                 for gone in message.gone:
                     self.rows[gone.kind].pop(gone.id, None)
+                    self.changes[gone.kind] += 1
                 self.seq, self.totals = message.seq, message.totals
                 return True
         return False
@@ -59,6 +62,7 @@ class Mirror:
     def _put(self, changed: list[Changed]) -> None:
         for entry in changed:
             self.rows[entry.kind][entry.id] = cleaned(msgspec.json.decode(entry.row))
+            self.changes[entry.kind] += 1
 
 
 def cleaned(value: Any) -> Any:

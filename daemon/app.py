@@ -51,7 +51,8 @@ from daemon.providers.registry import Registry
 from daemon.readiness import Readiness
 from daemon.relay import Gate, Visit
 from daemon.reload import pairs, reload
-from daemon.store.database import Database
+from daemon.store.database import Database, StoreFailed
+from daemon.store.opening import not_started
 from daemon.store.settings import get_setting, set_setting
 from daemon.traffic.admission import Admission
 from daemon.traffic.limits import Limits
@@ -148,7 +149,10 @@ async def _start_unless_stopped(
         starting.cancel()
         await asyncio.wait({starting})
         return None
-    house = starting.result()
+    try:
+        house = starting.result()
+    except StoreFailed as failure:
+        raise not_started(paths.database_file(config.data), failure) from failure
     # What lives as long as the process need not be looked at by every collection: fewer pauses in mid-stream.
     gc.collect()
     gc.freeze()

@@ -188,7 +188,10 @@ class Gate:
         if exchange.state is None:
             exchange.state = EndState.OK
         # A failure to record is raised here: who has seen the end is in the audit, so nobody may see this one.
-        cancelled = await _undisturbed(self._settle(running))
+        try:
+            cancelled = await _undisturbed(self._settle(running))
+        finally:
+            self._settled(running)
         failure = failure or cancelled
         task = asyncio.current_task()
         if isinstance(failure, asyncio.CancelledError):
@@ -305,15 +308,16 @@ class Gate:
 
     async def _wait_for_client(self, exchange: Exchange, slow: Awaitable[None]) -> None:
         try:
-            await asyncio.wait_for(slow, STALLED_CLIENT)
+            # Shielded: a write of Tornado's that is cancelled is logged as a failure of its own.
+            await asyncio.wait_for(asyncio.shield(slow), STALLED_CLIENT)
         except TimeoutError:
             exchange.end(EndState.CLIENT_LEFT, f"the client read nothing for {STALLED_CLIENT:.0f} seconds")
         except OSError:
             exchange.end(EndState.CLIENT_LEFT, "the client closed the connection")
         await asyncio.sleep(0)  # where `end` was called, the cancellation arrives here
 
-    async def _settle(self, running: Running) -> None:
-        """The one clean-up: seat free, limits charged, end recorded, watchers told."""
+    def _settle(self, running: Running) -> asyncio.Future[None]:
+        """The one clean-up, in one step: seat free, limits charged, the end on its way to the journal."""
         exchange = running.exchange
         running.place.leave()
         exchange.ended = self._clock.wall()
@@ -328,15 +332,17 @@ class Gate:
             self._admission.spend_tokens(running.ticket, charged_tokens(exchange, running.translator.pieces))
         else:
             self._admission.give_back(running.ticket)
-        try:
-            await self._journal.closed(exchange, running.answer)
-        finally:
-            self._live.pop(exchange.request_id, None)
-            self._running.pop(exchange.request_id, None)
-            if not self._live:
-                self._idle.set()
-            self._admission.settled(running.ticket)
-            self.changed(exchange)
+        return self._journal.closed(exchange, running.answer)
+
+    def _settled(self, running: Running) -> None:
+        """Its end is in the journal (or could not be recorded): it is gone, and watchers are told."""
+        exchange = running.exchange
+        self._live.pop(exchange.request_id, None)
+        self._running.pop(exchange.request_id, None)
+        if not self._live:
+            self._idle.set()
+        self._admission.settled(running.ticket)
+        self.changed(exchange)
 
     async def keep_partials(self) -> None:
         """Set down the running answers every second, until cancelled: a crash loses at most the last one."""
@@ -473,18 +479,17 @@ def charged_tokens(exchange: Exchange, pieces: int) -> int:
     return (usage.tokens_in or 0) + (usage.tokens_out or 0)
 
 
-async def _undisturbed(work: Awaitable[None]) -> asyncio.CancelledError | None:
+async def _undisturbed(work: asyncio.Future[None]) -> asyncio.CancelledError | None:
     """Await `work` to its end even where the task is cancelled meanwhile; that cancellation is returned."""
-    task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
-    while not task.done():
+    while not work.done():
         try:
-            await asyncio.shield(task)
+            await asyncio.shield(work)
         except asyncio.CancelledError as error:
             cancelled = error
         except GatewayError:
             break  # raised by result() below
-    task.result()
+    work.result()
     return cancelled
 
 

@@ -25,6 +25,7 @@ AT_ONCE = 4_000  # records added up in one step: some ten milliseconds of a read
 OFTEN = 2_000  # records that wait are added up; fewer after a while
 EVERY = 2.0  # seconds between two looks
 AT_LEAST_EVERY = 30.0
+FAR_BEHIND = 200_000  # records; more are not read for an answer
 BETWEEN = 0.02  # seconds between two steps where much waits
 LONGEST = 10 * 366 * 24 * HOUR
 MOST_ROWS = 1_000
@@ -74,6 +75,14 @@ async def usage(database: Database, question: UsageRequest, *, now_us: int) -> U
     span = Span(since, until, user, width, hours=width >= HOUR)
 
     def read(conn: sqlite3.Connection) -> tuple[list[tuple[str, Sums]], dict[int, Sums]]:
+        waiting = sums.behind(conn)
+        if waiting > FAR_BEHIND:
+            # Once, after an upgrade: reading them all would keep a reader busy for many seconds.
+            raise Unavailable(
+                f"usage is being added up for the first time: {waiting} records are left; try again in a minute",
+                code="usage_behind",
+                retry_after=60,
+            )
         return sums.by_name(conn, span, _COLUMNS[question.by]), sums.by_time(conn, span)
 
     names, times = await database.read(read)

@@ -341,6 +341,7 @@ TestLife.settings = settings(
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 def test_a_long_life() -> None:
     """The same, at length."""
     run_state_machine_as_test(  # type: ignore[no-untyped-call]

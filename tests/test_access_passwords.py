@@ -6,8 +6,10 @@ import asyncio
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from argon2 import extract_parameters
 
 from common.errors import BadRequest, Unavailable
 from daemon.access import passwords
@@ -56,6 +58,42 @@ async def test_checking_against_nothing_costs_as_much_as_against_a_hash(pool: Pa
     known, unknown = await fastest(stored), await fastest(None)
     assert unknown > known / 2
     assert known > unknown / 2
+
+
+@pytest.mark.parametrize("raised", [Passwords(time=3), Passwords(time=8), Passwords(memory_kib=3 * 19 * 1024)])
+async def test_an_old_cheaper_hash_is_checked_at_the_new_cost(
+    pool: PasswordPool, raised: Passwords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P2 after P7: who has not logged in since the cost was raised is not told apart from who does not exist."""
+    stored = await pool.hash("right password")
+    work: list[int] = []
+
+    def counted(name: str) -> None:
+        compute = getattr(passwords, name)
+
+        def counting(*arguments: Any) -> Any:
+            cost = extract_parameters(arguments[1]) if name == "_matches" else arguments[2]
+            work.append(cost.time_cost * cost.memory_cost)
+            return compute(*arguments)
+
+        monkeypatch.setattr(passwords, name, counting)
+
+    stronger = PasswordPool(raised)
+    try:
+        counted("_matches")
+        counted("_computed")
+        done = []
+        for against in (stored, None):
+            work.clear()
+            assert not await stronger.is_right("wrong password", against)
+            done.append(sum(work))
+        assert done[0] == done[1] == raised.time * raised.memory_kib
+        assert await stronger.is_right("right password", stored)
+        work.clear()
+        assert not await pool.is_right("wrong password", await pool.hash("right password"))
+        assert len(work) == 2, "a hash of today's cost costs nothing more"
+    finally:
+        stronger.close()
 
 
 async def test_the_same_characters_composed_differently_are_the_same_password(pool: PasswordPool) -> None:
@@ -199,3 +237,5 @@ def test_a_one_time_password_has_at_least_128_bits() -> None:
         assert len(letters) == 32
         assert set(letters) <= set("abcdefghijkmnpqrstuvwxyz23456789")
         check_new_password(password)
+    # Each place takes nearly all of its 32 kinds (200 fair draws leave out more than 8 once in a million years).
+    assert all(len(set(kinds)) >= 24 for kinds in zip(*(each.replace("-", "") for each in made), strict=True))

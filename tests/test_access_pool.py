@@ -73,15 +73,17 @@ async def test_34_logins_are_taken_and_the_next_is_503_at_once(tmp_path: Path, h
         await until(lambda: held.running == RUNNING)
         pool = gate.house.accounts._passwords
         await until(lambda: repr(pool) == f"<PasswordPool {RUNNING + WAITING} of {RUNNING + WAITING}>")
-        for number in range(100, 110):
-            refused = await login(gate, number)
-            assert refused.status_code == 503
-            assert int(refused.headers["Retry-After"]) >= 1
-        registered = {"email": "new@example.org", "password": "a good password"}
-        assert (await gate.http.post(f"{gate.url}/auth/register", json=registered)).status_code == 503
-        assert (await gate.chat()).status_code == 200, "a full pool is nobody's business but the logins'"
-        assert not any(each.done() for each in taken)
-        held.go_on.set()
+        try:
+            for number in range(100, 110):
+                refused = await asyncio.wait_for(login(gate, number), 5)
+                assert refused.status_code == 503
+                assert int(refused.headers["Retry-After"]) >= 1
+            registered = {"email": "new@example.org", "password": "a good password"}
+            assert (await gate.http.post(f"{gate.url}/auth/register", json=registered)).status_code == 503
+            assert (await gate.chat()).status_code == 200, "a full pool is nobody's business but the logins'"
+            assert not any(each.done() for each in taken)
+        finally:
+            held.go_on.set()
         assert {(await each).status_code for each in taken} <= {401, 503}  # their second computation may find it full
         assert held.most == RUNNING
 

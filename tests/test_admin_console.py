@@ -112,11 +112,33 @@ async def test_an_exchange_has_its_place_in_the_chain(office: Office) -> None:
     assert sealed is not None
     place = await office.ask(protocol.AUDIT_POSITION, AuditPosition(place.request_id))
     assert place.seal is not None and (place.seal.seq, place.seal.hash) == (sealed.seq, sealed.hash.hex())
+    assert (place.checked, place.whole, place.problems) == (sealed.seq - place.log_id + 1, True, [])
     shown = (await office.done("audit", "position", place.request_id)).stdout
     assert place.links[1].hash in shown and f"{sealed.seq}:{sealed.hash.hex()}" in shown
     assert (await office.json("audit", "position", str(log_id)))["request_id"] == place.request_id
     assert (await office.refused(protocol.AUDIT_POSITION, AuditPosition("999999"))).status == 404
     assert not [each for each in office.recorded() if each["verb"].startswith("audit")]
+
+
+async def test_a_chain_that_was_changed_behind_an_exchange_is_told(office: Office) -> None:
+    """A record that was rewritten, and a seal that is not ours, are found from the exchange to its seal."""
+    await office.gate.chat()
+    await office.gate.chat()
+    last, first = (row.log_id for row in await office.gate.records())
+    await office.gate.house.journal.checkpoint()
+    await office.gate.house.database.write(
+        lambda conn: conn.execute("UPDATE journal SET tokens_out = 1 WHERE opened_seq = ?", (last,)).rowcount
+    )
+    place = await office.ask(protocol.AUDIT_POSITION, AuditPosition(str(first)))
+    assert [problem.partition(":")[2] for problem in place.problems] == [
+        " its hash does not follow from it and the record before"
+    ]
+    assert (await office.cli("audit", "position", str(first))).exit_code == 1
+    await office.gate.house.database.write(
+        lambda conn: conn.execute("UPDATE checkpoints SET at_us = at_us + 1").rowcount
+    )
+    place = await office.ask(protocol.AUDIT_POSITION, AuditPosition(str(first)))
+    assert any("signature" in problem for problem in place.problems)
 
 
 async def test_what_administrators_did_is_listed_and_searched(office: Office) -> None:

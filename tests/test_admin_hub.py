@@ -123,6 +123,38 @@ async def test_rows_that_move_by_themselves_are_looked_at_each_period(hub: Hub) 
         assert isinstance(await anext(watcher), Heartbeat)
 
 
+async def test_watchers_share_what_was_read_and_miss_nothing() -> None:
+    """Three whose batches are due together read a row once; what changes afterwards is read anew by each."""
+    hub = Hub(period=0.1)
+    rows = Rows(hub)
+    rows.put("a", 0)
+    read: list[str] = []
+    plain = hub.sources["live"]
+    hub.sources["live"] = Source(plain.rows, lambda key: read.append(key) or plain.row(key), plain.progress)  # type: ignore[func-returns-value]
+    async with hub.watch() as one, hub.watch() as two, hub.watch() as three:
+        for watcher in (one, two, three):
+            await anext(watcher), await anext(watcher)
+        for value in (1, 2):
+            del read[:]
+            rows.put("a", value)
+            for watcher in (one, two, three):
+                batch = await anext(watcher)
+                assert isinstance(batch, Batch)
+                assert [msgspec.json.decode(each.row)["value"] for each in batch.changed] == [value]
+            assert read == ["a"]
+        # Moved by itself after the first of them was served: the others, and then the first, are told of it.
+        rows.values["a"], rows.moved = 3, {"a": 3}
+        for watcher in (one, two, three):
+            batch = await anext(watcher)
+            assert isinstance(batch, Batch)
+            rows.values["a"], rows.moved = 4, {"a": 4}
+        for watcher in (one, two, three):
+            last = batch
+            while msgspec.json.decode(last.changed[0].row)["value"] != 4:
+                last = await anext(watcher)  # type: ignore[assignment]
+                assert isinstance(last, Batch)
+
+
 async def test_silence_has_a_heartbeat(hub: Hub) -> None:
     """Five seconds by default; it carries the sequence number."""
     assert Hub().heartbeat == 5.0

@@ -11,6 +11,7 @@ import pytest
 
 from common import protocol
 from common.protocol import LimitsSet, LimitsUse, LimitValues, LiveNews, LiveTarget, Nothing
+from console.client import Refused
 from daemon.access.actor import Actor
 from daemon.admin import view
 from daemon.exchange import EndState, Exchange
@@ -245,3 +246,23 @@ def test_a_pace_is_that_of_the_last_seconds() -> None:
     for tick in range(40, 80):
         pace.look(10 + tick * 0.25, [("a", 0.0, 250)])
     assert pace.of("a") == 0.0 and pace.total() == 0.0
+
+
+async def test_a_viewer_that_leaves_is_forgotten_and_one_too_many_is_refused(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that closes in mid-answer ends its view; the number of views has a bound."""
+    house = office.gate.house
+    office.gate.upstream.next(stall_after(1, asyncio.Event()))
+    async with office.gate.streaming():
+        request_id = await running_id(office)
+        news = office.client.items(protocol.LIVE_FOLLOW, LiveTarget(request_id))
+        first = await asyncio.to_thread(next, news)
+        assert first.exchange is not None and house.views == 1
+        monkeypatch.setattr(view, "MOST_VIEWS", 1)
+        with pytest.raises(Refused) as refused:
+            await office.items(protocol.LIVE_FOLLOW, LiveTarget(request_id))
+        assert (refused.value.status, refused.value.code) == (503, "too_many_views")
+        await asyncio.to_thread(news.close)
+        await until(lambda: house.views == 0)
+        assert house.gate._running[request_id].followers == []

@@ -186,7 +186,7 @@ async def test_an_end_waits_for_segments_under_way(desk: Desk) -> None:
         await asyncio.sleep(0)
         failing = desk.database.submit(broken_disk)  # takes the flush of its batch along
         finish(exchange, EndState.OK, desk.clock)
-        closing = asyncio.create_task(desk.journal.closed(exchange, [two, end]))
+        closing = asyncio.ensure_future(desk.journal.closed(exchange, [two, end]))
         await asyncio.sleep(0)
         gate.set()
     outcomes = await asyncio.gather(flushing, failing, closing, return_exceptions=True)

@@ -413,7 +413,7 @@ async def test_an_export_to_standard_output_is_the_file_and_nothing_else(office:
     await office.done("users", "disable", "ana@example.org")
     result = await office.cli("users", "delete", "ana@example.org", "--yes")
     assert result.exit_code == 1
-    assert "audit export --user ana@example.org --output FILE" in result.stderr
+    assert "audit export --job --user ana@example.org, or with --output FILE" in result.stderr
 
 
 async def test_a_file_that_cannot_be_written_is_a_sentence(office: Office, tmp_path: Path) -> None:

@@ -211,7 +211,7 @@ def test_completing_without_a_daemon_is_silent(tmp_path: Path) -> None:
         "_GATELODGE_COMPLETE": "bash_complete",
         "GATELODGE_SOCKET": str(tmp_path / "none.sock"),
     }
-    for words, wanted in (("gatelodge users dis", "plain,disable"), ("gatelodge users show a", "")):
+    for words, wanted in (("gatelodge users disa", "plain,disable"), ("gatelodge users show a", "")):
         done = subprocess.run(
             [sys.executable, "-m", "console"],
             cwd=ROOT,

@@ -9,9 +9,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from common.errors import Unauthenticated
 from tests.rigs.gatehouse import ADMIN, QUESTION, gatehouse
+from tests.rigs.lodge import HERE, lodge
 from tests.rigs.process import daemon_process
 from tests.rigs.scripted_upstream import ScriptedUpstream
+from tests.rigs.traffic import DAY, SECOND
 from tests.rigs.until import until
 from tests.rigs.upstream_behaviours import chunks
 
@@ -119,3 +122,19 @@ async def test_a_stepped_wall_clock_decides_nothing(tmp_path: Path) -> None:
             assert refused.status_code == 429
             assert 3600 - 60 <= int(refused.headers["retry-after"]) <= 3600
             assert await daemon.stop() == 0
+
+
+async def test_a_token_that_was_seen_before_is_from_the_future_as_well(tmp_path: Path) -> None:
+    """What was verified once is remembered, and still not taken where the clock was set back: no token lives longer."""
+    async with lodge(tmp_path) as it:
+        await it.person("ana@example.org", PASSWORD)
+        token = (await it.accounts.login("ana@example.org", PASSWORD, HERE)).access_token
+        assert it.bearer(token).user.email == "ana@example.org"
+        it.clock.unix -= DAY
+        with pytest.raises(Unauthenticated):
+            it.bearer(token)
+        it.clock.unix += DAY
+        assert it.bearer(token).user.email == "ana@example.org"
+        it.clock.unix += 600 * SECOND
+        with pytest.raises(Unauthenticated):
+            it.bearer(token)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from daemon.clock import SystemClock
 from tests.rigs.gatehouse import ADMIN, gatehouse
 from tests.rigs.scripted_upstream import ScriptedUpstream
 from tests.rigs.until import until
@@ -47,6 +48,25 @@ async def test_sixty_four_at_once_against_fifty_admit_fifty(tmp_path: Path, upst
         answers = await asyncio.gather(*(gate.chat() for _ in range(64)))
         statuses = [answer.status_code for answer in answers]
         assert (statuses.count(200), statuses.count(429)) == (50, 14)
+
+
+async def test_one_who_waits_as_long_as_told_is_served(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    """R4 through the whole gate: of each request window, the Retry-After is enough, and a second less was not."""
+    async with gatehouse(tmp_path, upstream) as gate:
+        clock = gate.house.clock
+        assert isinstance(clock, SystemClock)
+        windows = ("requests_per_minute", "requests_per_hour", "requests_per_day")
+        for window in windows:
+            await gate.house.limits.set(ADMIN, "ana@example.org", dict.fromkeys(windows) | {window: 2})
+            assert [(await gate.chat()).status_code for _ in range(2)] == [200, 200]
+            refused = await gate.chat()
+            assert (refused.status_code, refused.json()["limit"]) == (429, window)
+            wait = int(refused.headers["retry-after"])
+            clock.offset += (wait - 2) * 1_000_000  # a second is for what this test itself takes
+            assert (await gate.chat()).status_code == 429
+            clock.offset += 2 * 1_000_000
+            assert (await gate.chat()).status_code == 200
+            clock.offset += 90_000 * 1_000_000  # more than a day: the next window is not full of these
 
 
 async def test_a_change_acts_on_the_next_request(tmp_path: Path, upstream: ScriptedUpstream) -> None:

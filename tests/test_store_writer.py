@@ -26,7 +26,7 @@ def appended_in_vain(conn: sqlite3.Connection) -> int:
 
 @pytest.mark.parametrize("repeatable", [True, False])
 async def test_a_job_that_fails_takes_back_its_record_and_nobody_elses(tmp_path: Path, repeatable: bool) -> None:
-    """Three jobs in one commit, the middle one fails: the chain of what is stored has no gap, nor what it remembered."""
+    """Three jobs in one commit, the middle one fails: the stored chain has no gap, and no memory of it."""
     database = await Database.open(tmp_path / "gatelodge.db")
     try:
         await database.write(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from dataclasses import dataclass
 
 import pytest
 from hypothesis import settings
@@ -41,6 +42,17 @@ def refused(admission: Admission, who: Subject, seats: Seats = SEATS) -> LimitEx
 
 
 # --- R1: against everything that ever happened ---
+
+
+@dataclass
+class Remembered:
+    """An admission as the journal knows it."""
+
+    subject: Subject
+    admitted_clock: int
+    given_back: bool = False
+    tokens: int = 0
+    spent_clock: int = 0
 
 
 class AdmissionAgainstOracle(RuleBasedStateMachine):
@@ -130,6 +142,23 @@ class AdmissionAgainstOracle(RuleBasedStateMachine):
     @rule()
     def sweep(self) -> None:
         self.admission.sweep()
+
+    @rule()
+    def restart(self) -> None:
+        """kill -9, and a start that reads the journal (R3): every place and every token is where it was."""
+        before = self.admission
+        self.clock.advance(SECOND)
+        self.limits.changed.clear()
+        self.admission = Admission(self.limits, self.clock)
+        for ticket in before._open.values():
+            self.admission._open[ticket.admitted_clock] = ticket
+            ticket._admission = self.admission
+        past = [Remembered(who, at) for at, who in self.admissions]
+        past += [Remembered(who, 0, given_back=True, tokens=n, spent_clock=at) for at, who, n in self.spent]
+        rebuild = self.admission.begin_rebuild()
+        rebuild.present.clear()
+        rebuild.remember(past)
+        self.admission.finish_rebuild()
 
     @invariant()
     def memory_holds_only_what_is_looked_at(self) -> None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from common import protocol
-from common.protocol import LimitsSet, LimitsTried, LimitsTry, LimitValues
+from common.protocol import LimitsSet, LimitsTried, LimitsTry, LimitTarget, LimitValues
 from daemon.traffic.trial import Question, replay
 from tests.rigs.journals import ANA, BEN, desk_in
 from tests.rigs.office import Office, open_office
@@ -211,3 +211,9 @@ async def test_a_stale_edit_of_limits_is_refused(office: Office) -> None:
     assert (refused.status, refused.code) == (409, "changed_meanwhile")
     row = await office.ask(protocol.LIMITS_SET, LimitsSet("ana@example.org", LimitValues(concurrency=1), seen=values))
     assert (row.requests_per_minute, row.concurrency) == (5, 1)
+    refused = await office.refused(protocol.LIMITS_CLEAR, LimitTarget("ana@example.org", seen=values))
+    assert refused.status == 409
+    row = await office.ask(
+        protocol.LIMITS_CLEAR, LimitTarget("ana@example.org", seen=LimitValues(requests_per_minute=5, concurrency=1))
+    )
+    assert row.requests_per_minute is None

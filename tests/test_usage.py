@@ -1,5 +1,6 @@
 """Usage: exact against the journal, whatever has been added up, and quick whatever the journal's length."""
 
+import asyncio
 import csv
 import io
 import json
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import BadRequest
+from common.errors import BadRequest, Unavailable
 from common.protocol import Usage, UsageBy, UsageRequest
 from common.times import iso
 from daemon import usage as page
@@ -20,6 +21,7 @@ from daemon.store.usage import HOUR
 from daemon.usage import add_up, usage
 from tests.rigs.journals import ANA, BEN, Desk, desk_in
 from tests.rigs.office import Office, open_office
+from tests.rigs.until import until
 
 NOW = 1_800_000_000_000_000 + 17 * 60_000_000 + 3
 MINUTE = 60_000_000
@@ -146,6 +148,26 @@ async def test_added_up_twice_is_added_once(tmp_path: Path) -> None:
         assert not await desk.database.write(lambda conn: sums.put(conn, added))
         rows = await desk.rows("SELECT SUM(requests) FROM usage_hours")
         assert rows == [(20,)] and await add_up(desk.database) == 0
+
+
+async def test_a_journal_that_was_never_added_up_is_not_read_for_an_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once after an upgrade: the answer is refused in words until it is, in the background."""
+    monkeypatch.setattr(page, "FAR_BEHIND", 10)
+    async with desk_in(tmp_path) as desk:
+        await lived(desk, 20)
+        with pytest.raises(Unavailable, match="added up"):
+            await usage(desk.database, UsageRequest(), now_us=NOW)
+        monkeypatch.setattr(page, "OFTEN", 1)
+        adding = asyncio.create_task(page.keep_added_up(desk.database))
+        await until(lambda: added(desk))
+        adding.cancel()
+        assert (await usage(desk.database, UsageRequest(since=iso(NOW - 80 * HOUR)), now_us=NOW)).total.requests == 20
+
+
+async def added(desk: Desk) -> bool:
+    return await desk.rows("SELECT seq FROM usage_through") == await desk.rows("SELECT MAX(seq) FROM journal")
 
 
 async def test_the_largest_come_first_and_the_others_are_one_row(tmp_path: Path) -> None:

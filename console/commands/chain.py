@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from common import protocol, times
-from common.protocol import AuditAdmin, AuditPosition
+from common.protocol import AuditAdmin, AuditPosition, ChainPosition
 from console.command import Session, json_option, pass_session, print_json, print_table, say
 from console.tables import Column, fields, moment
 
@@ -28,21 +28,17 @@ _WORDS = ("actor", "verb", "target", "since", "until")
 @json_option
 @pass_session
 def position(session: Session, id: str, as_json: bool) -> None:
-    """Show where an exchange stands in the chain, and which signed checkpoint seals it."""
+    """Show where an exchange stands in the chain, which signed checkpoint seals it, and whether it holds up to there.
+
+    Exits with 1 where it does not; the whole journal is looked at by `audit verify`.
+    """
     answer = session.client.ask(protocol.AUDIT_POSITION, AuditPosition(id))
     if as_json:
         print_json(answer)
-        return
-    for link in answer.links:
-        about = [("record", f"{link.seq} of {answer.head_seq}, {link.event}"), ("written", moment(link.at))]
-        click.echo(fields([*about, ("hash before", link.previous), ("hash", link.hash)]))
-    if answer.seal is None:
-        say("not sealed yet: a checkpoint follows within a minute")
     else:
-        seal = answer.seal
-        click.echo(
-            fields([("sealed by", f"{seal.seq}:{seal.hash}"), ("at", moment(seal.at)), ("key", seal.key)]), nl=False
-        )
+        _print_position(answer)
+    if answer.problems:
+        raise SystemExit(1)
 
 
 @click.command()
@@ -65,6 +61,23 @@ def admin(session: Session, filters: tuple[str, ...], limit: int, before: int | 
         for row in rows
     ]
     print_table(_RECORDS, cells, empty="nothing of that kind was done")
+
+
+def _print_position(answer: ChainPosition) -> None:
+    for link in answer.links:
+        about = [("record", f"{link.seq} of {answer.head_seq}, {link.event}"), ("written", moment(link.at))]
+        click.echo(fields([*about, ("hash before", link.previous), ("hash", link.hash)]))
+    for problem in answer.problems:
+        say(problem)
+    if not answer.problems:
+        say(f"{answer.checked} records from there on were hashed anew: the chain holds")
+    if answer.seal is None:
+        say("not sealed yet: a checkpoint follows within a minute")
+    else:
+        seal = answer.seal
+        click.echo(
+            fields([("sealed by", f"{seal.seq}:{seal.hash}"), ("at", moment(seal.at)), ("key", seal.key)]), nl=False
+        )
 
 
 def _question(filters: tuple[str, ...], limit: int, before: int | None) -> AuditAdmin:

@@ -4,7 +4,7 @@ A page is a `Page` or, mostly, a `TablePage` (`page.py`). It is imported when it
 end: order, filter and cursor are still there when one comes back. How to write one:
 
     class KeysPage(TablePage):
-        NOUN, SORT = "keys", "USED"
+        NOUN, SORT, KINDS = "keys", "USED", ("key",)             # KINDS: rows() is asked again when one of them changed
         COLUMNS = (
             Column("STATE", lambda key: (key["state"], palette.GOOD if key["state"] == "active" else palette.DIM), 9),
             Column("USED", lambda key: times.ago(key["last_used"]), 8, right=True,

@@ -93,8 +93,7 @@ class ExchangeScreen(Overlay):
     def _heading(self) -> list[Part]:
         parts: list[Part] = [(f"req {clean(self.request_id[:8])}", TITLE)]
         row, ended = self._row, self._ended
-        if row is not None:
-            parts += [f" of {clean(row.user)} · {clean(row.model)} on {clean(row.upstream)} · "]
+        parts.append(" · ")
         if ended is not None:
             style = GOOD if ended.state == "ok" else BAD
             parts += [("ENDED ", DIM), (clean(ended.state), style), f" after {times.short(ended.elapsed)}"]
@@ -110,6 +109,8 @@ class ExchangeScreen(Overlay):
                 parts += [f" · {rate(row.tokens_per_second)} tok/s"]
         else:
             parts += [("asking the daemon …", DIM)]
+        if row is not None:
+            parts += [f" · {clean(row.user)} · {clean(row.model)} on {clean(row.upstream)}"]
         return parts
 
     def _paragraphs(self) -> list[Paragraph]:

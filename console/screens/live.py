@@ -19,7 +19,7 @@ from console.columns import Cell, Column
 from console.mirror import Row
 from console.palette import BAD, BOLD, DIM, GOOD, PLAIN, WAITING, WARNING
 from console.screens.page import TablePage
-from console.widgets.head import rate
+from console.widgets.head import POINT, rate
 from console.widgets.lines import Line, Part
 from console.widgets.plots import plot
 
@@ -82,6 +82,8 @@ class LivePage(TablePage):
 
     NOUN = "requests"
     SORT = "ELAPSED"
+    KINDS = ("live", "ended")
+    MOVES = True
     HAS_PLOTS = True
     COLUMNS: ClassVar[Sequence[Column]] = (
         Column("STATE", lambda line: (line.state, line.style), 9, sort=lambda line: line.state),
@@ -102,9 +104,9 @@ class LivePage(TablePage):
             sort=lambda line: line.elapsed,
             descending=True,
         ),
-        Column("USER", _text("user"), 12, most=28, sort=lambda line: line.row["user"]),
-        Column("MODEL", _text("model"), 14, most=32, rank=1, sort=lambda line: line.row["model"]),
-        Column("CLIENT", _text("address"), 11, most=15, rank=2, sort=lambda line: line.row["address"]),
+        Column("USER", _text("user"), 14, most=30, sort=lambda line: line.row["user"]),
+        Column("MODEL", _text("model"), 13, most=30, rank=1, sort=lambda line: line.row["model"]),
+        Column("CLIENT", _text("address"), 10, most=15, rank=2, sort=lambda line: line.row["address"]),
         Column("KEY", _key, 5, rank=3),
         Column("LABEL", _text("client_label"), 7, most=16, rank=5, sort=lambda line: line.row["client_label"]),
         Column("UPSTREAM", _text("upstream"), 8, most=12, rank=6, sort=lambda line: line.row["upstream"]),
@@ -141,7 +143,7 @@ class LivePage(TablePage):
             return ("Somebody waits to be let in: press 2, and approve them.",)
         return (
             "Nobody has registered yet. Tell them to",
-            f"  POST {where}/v1/register   " + '{"email": "…", "password": "…"}',
+            f"  POST {where}/auth/register   " + '{"email": "…", "password": "…"}',
             "and approve them on the page Users (press 2), or create a user there.",
         )
 
@@ -152,7 +154,9 @@ class LivePage(TablePage):
         speeds = list(self.lodge.head.speeds)
         highest = max(speeds, default=0.0)
         left = [[(line, GOOD)] for line in plot(speeds, width, height - 1)]
-        return [[("tokens/s ", BOLD), f"now {rate(speeds[-1] if speeds else 0.0)}, highest {rate(highest)}"], *left]
+        now = rate(speeds[-1] if speeds else 0.0)
+        span = times.short(width * POINT)
+        return [[("tokens/s ", BOLD), f"now {now}, highest {rate(highest)}; the last {span}"], *left]
 
     # -- keys ----------------------------------------------------------------------------------------------------------
 
@@ -243,6 +247,10 @@ def ended_line(row: Row) -> LiveLine:
     return LiveLine(row, state, style, 2, row["tokens_per_second"], row["tokens_out"], row["elapsed"])
 
 
+def _clock(moment: str | None) -> str:
+    return f"{moment[11:19]}Z" if moment else ""
+
+
 def detail_lines(line: LiveLine) -> list[list[Part]]:
     """One exchange in the pane beside the table."""
     row = line.row
@@ -256,9 +264,9 @@ def detail_lines(line: LiveLine) -> list[list[Part]]:
         ("key", row["key"]),
         ("client", row["client_label"]),
         ("address", row["address"]),
-        ("received", row["received"][11:19] + "Z"),
-        ("seated", (row.get("seated") or "")[11:19]),
-        ("first byte", (row.get("first_byte") or "")[11:19]),
+        ("received", _clock(row["received"])),
+        ("seated", _clock(row.get("seated"))),
+        ("first byte", _clock(row.get("first_byte"))),
         ("elapsed", times.short(line.elapsed)),
         ("tokens out", line.tokens),
         ("tokens/s", None if line.speed is None else rate(line.speed)),

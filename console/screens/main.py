@@ -126,6 +126,11 @@ class MainScreen(Screen[None]):
             self.page.tick()
         self.status.show([self._status() if not notice else []])
         self._keys.display = not self.prompt.is_asking
+        if self._keys.without_page != bool(notice):
+            self._keys.without_page = bool(notice)
+            if not notice and self.focused is None:
+                self.page.focus_body()  # what is hidden loses the keys
+            self._keys.tick()
 
     def _status(self) -> Line:
         if self.prompt.is_asking and self._candidates:
@@ -146,7 +151,8 @@ class MainScreen(Screen[None]):
         if width < SMALLEST[0] or height < SMALLEST[1]:
             return [
                 [("Too small.", BOLD)],
-                [f"The console needs {SMALLEST[0]}x{SMALLEST[1]}; this terminal is {width}x{height}."],
+                [f"This terminal is {width}x{height};"],
+                [f"the console needs {SMALLEST[0]}x{SMALLEST[1]}."],
             ]
         link = self.lodge.link
         if link.state == "connecting":

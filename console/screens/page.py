@@ -13,7 +13,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.widget import Widget
 
-from common.protocol import Request, Verb
+from common.protocol import Kind, Request, Verb
 from common.untrusted import clean
 from console.client import Refused, Unreachable
 from console.columns import Cell, Column, text_of
@@ -122,6 +122,8 @@ class TablePage(Page):
 
     COLUMNS: ClassVar[Sequence[Column]] = ()
     SORT: ClassVar[str] = ""  # the title of the column that it is ordered by at first
+    KINDS: ClassVar[Sequence[Kind]] = ()  # the rows of the mirror that it is made of
+    MOVES: ClassVar[bool] = False  # rows, or their order, change with time alone (elapsed, expiring …)
     HAS_PLOTS: ClassVar[bool] = False
     NOUN: ClassVar[str] = "rows"
 
@@ -148,7 +150,7 @@ class TablePage(Page):
 
     def version(self) -> Any:
         """What `rows` depends on: while it stays equal, they are not asked for again."""
-        return self.lodge.link.version
+        return [self.lodge.link.mirror.changes[kind] for kind in self.KINDS]
 
     def detail(self, row: Any) -> Sequence[Line]:
         """The pane beside the table, on wide terminals: about the row under the cursor."""
@@ -188,12 +190,15 @@ class TablePage(Page):
         if self.is_paused:
             return
         stale = self.lodge.link.state == "lost"
-        depends = (self.version(), int(self.lodge.now()), stale)
+        holds = self.lodge.monotonic() - self._touched < HOLD
+        depends = (self.version(), int(self.lodge.now()) if self.MOVES else 0, stale, holds)
         if depends != self._drawn:
             self._drawn = depends
             self.table.is_stale = stale
             self._rows = self.rows()
             self.rearrange()
+        else:
+            self.table.paint()  # what was a minute ago is now two
         self._draw_beside()
 
     def rearrange(self, *, hold: bool = True) -> None:

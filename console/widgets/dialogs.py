@@ -13,7 +13,7 @@ from typing import TypeVar
 from rich.style import Style
 from textual import events
 from textual.app import ComposeResult
-from textual.containers import Vertical
+from textual.containers import Horizontal, Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Input
 
@@ -22,7 +22,7 @@ from common.untrusted import clean
 from console import copying
 from console.cells import wrap
 from console.palette import BAD, BOLD, GOOD, KEY, PLAIN, WARNING
-from console.widgets.lines import Line, Lines, Part
+from console.widgets.lines import Line, Lines
 
 T = TypeVar("T")
 
@@ -42,6 +42,7 @@ class Dialog(ModalScreen[T]):
     """A box with a title and paragraphs; subclasses add what is asked."""
 
     DEFAULT_CSS = DIALOG_CSS.format(name="Dialog")
+    has_fields = False  # something to type stands between the paragraphs and the keys
 
     def __init__(self, title: str, paragraphs: Sequence[str | tuple[str, Style]]) -> None:
         super().__init__()
@@ -62,6 +63,10 @@ class Dialog(ModalScreen[T]):
         """What stands between the paragraphs and the keys."""
         yield from ()
 
+    def said(self) -> Line:
+        """The line above the keys: what came of the last key."""
+        return []
+
     def keys(self) -> Line:
         """The last line: what may be pressed."""
         return []
@@ -79,12 +84,12 @@ class Dialog(ModalScreen[T]):
         lines.append([])
         for text, style in self._paragraphs:
             lines += [[(line, style)] for line in wrap(text, width)]
-        lines.append([])
+        if self.has_fields:
+            lines.append([])
         self._text.styles.height = len(lines)
         self._text.show(lines)
-        keys = self.keys()
-        self._asked.styles.height = 1
-        self._asked.show([keys])
+        self._asked.styles.height = 2
+        self._asked.show([self.said(), self.keys()])
 
 
 class Confirm(Dialog[bool]):
@@ -104,6 +109,9 @@ class Confirm(Dialog[bool]):
 class ConfirmByName(Dialog[bool]):
     """What cannot be undone: done only when the name of what it is about was typed."""
 
+    DEFAULT_CSS = "ConfirmByName #name { height: 1; } ConfirmByName #mark { width: 2; height: 1; }"
+    has_fields = True
+
     def __init__(self, title: str, paragraphs: Sequence[str | tuple[str, Style]], name: str) -> None:
         super().__init__(title, paragraphs)
         self._target = name
@@ -112,20 +120,17 @@ class ConfirmByName(Dialog[bool]):
         self._refused = False
 
     def fields(self) -> ComposeResult:
-        yield self._input
+        with Horizontal(id="name"):
+            mark = Lines(id="mark")
+            mark.show([[("> ", KEY)]])
+            yield mark
+            yield self._input
+
+    def said(self) -> Line:
+        return [("That is not the name.", BAD)] if self._refused else []
 
     def keys(self) -> Line:
-        said: list[Part] = [(f"That is not {clean(self._target)}.  ", BAD)] if self._refused else []
-        return [
-            *said,
-            "Type ",
-            (clean(self._target), WARNING),
-            " and press ",
-            ("Enter", KEY),
-            "   ",
-            ("Esc", KEY),
-            " no",
-        ]
+        return ["Type ", (clean(self._target), WARNING), " and ", ("Enter", KEY), " to do it   ", ("Esc", KEY), " no"]
 
     def on_mount(self) -> None:
         self._input.focus()
@@ -153,10 +158,12 @@ class ShowSecret(Dialog[None]):
         self._file = file
         self._done: tuple[str, Style] = ("", PLAIN)
 
+    def said(self) -> Line:
+        return [self._done]
+
     def keys(self) -> Line:
-        said: list[Part] = [self._done, "  "] if self._done[0] else []
-        parts: list[Part] = [("c", KEY), " copy  ", ("s", KEY), f" save to {clean(self._file.name)} (0600)  "]
-        return [*said, *([] if said else parts), ("Esc", KEY), " close"]
+        save = f" save to {clean(self._file.name)} (0600)   "
+        return [("c", KEY), " copy   ", ("s", KEY), save, ("Esc", KEY), " close, for good"]
 
     def on_key(self, event: events.Key) -> None:
         event.stop()
@@ -175,7 +182,7 @@ class ShowSecret(Dialog[None]):
     def _save(self) -> None:
         try:
             if self._file.exists():
-                raise FileExistsError(f"{self._file} is there already")
+                raise FileExistsError(f"{self._file.name} is there already")
             write_whole(self._file, [self._secret.encode() + b"\n"])
             self._done = (f"saved to {clean(str(self._file))}", GOOD)
         except OSError as error:

@@ -44,6 +44,7 @@ class Form(Dialog[dict[str, str] | None]):
     Form .said { width: 30; height: 1; padding: 0 0 0 1; }
     Form Input { width: 1fr; }
     """
+    has_fields = True
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("down", "app.focus_next", "Next field", show=False),
         Binding("up", "app.focus_previous", "Previous field", show=False),
@@ -59,7 +60,7 @@ class Form(Dialog[dict[str, str] | None]):
         for field in self._fields:
             with Horizontal(classes="field"):
                 label = Lines(classes="label")
-                label.show([[clean(field.label)]])
+                label.show([[clean(field.label) + ":"]])
                 yield label
                 entry = Input(field.value, compact=True, id=f"field-{field.name}")
                 entry.cursor_blink = False

@@ -28,12 +28,12 @@ class Head(Lines):
 
     DEFAULT_CSS = "Head { height: 3; }"
 
-    def __init__(self, link: Link, now: Callable[[], float], monotonic: Callable[[], float]) -> None:
+    def __init__(self, link: Link, now: Callable[[], float], monotonic: Callable[[], float], seat: str = "") -> None:
         super().__init__(id="head")
         self._link = link
         self._now = now
         self._monotonic = monotonic
-        self._seat = f"{getpass.getuser()}@{socket.gethostname().split('.')[0]}"
+        self._seat = seat or f"{getpass.getuser()}@{socket.gethostname().split('.')[0]}"
         self.active = TABS[0].name
         self.speeds: deque[float] = deque(maxlen=600)  # tokens per second, a point each POINT seconds: 20 minutes
         self._next_point = 0.0

@@ -23,12 +23,15 @@ class Keys(Lines):
     """One line of keys; those of the page first, those of the whole program last."""
 
     DEFAULT_CSS = "Keys { height: 1; }"
+    without_page = False  # no page is in sight: its keys do nothing
 
     def tick(self) -> None:
         """Read the bindings anew."""
         parts: list[Part] = []
         seen: set[str] = set()
         active = [each for each in self.screen.active_bindings.values() if each.binding.show and each.enabled]
+        if self.without_page:
+            active = [each for each in active if each.node is self.screen]
         active.sort(key=lambda each: 2 if each.node is self.screen else each.binding.action in SHARED)
         for each in active:
             if each.binding.action not in seen:

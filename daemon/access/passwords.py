@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hmac
+import math
 import os
 import secrets
 import sys
@@ -16,6 +17,7 @@ import threading
 import unicodedata
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
@@ -79,7 +81,7 @@ class PasswordPool:
         """Whether `password` is the one behind `stored`; with None, False after the same work."""
         text = _normal(password)
         against = stored if stored is not None else self._decoy
-        right = await self._run(lambda: _matches(text, against))
+        right = await self._run(lambda: self._checked(text, against))
         return right and stored is not None
 
     def is_outdated(self, stored: str) -> bool:
@@ -95,6 +97,18 @@ class PasswordPool:
     def close(self) -> None:
         """Wait for what runs, drop what waits."""
         self._executor.shutdown(wait=True, cancel_futures=True)
+
+    def _checked(self, text: bytes, stored: str) -> bool:
+        """Whether they match, at the cost of a new hash: after the cost was raised, an account whose hash is still the
+        old, cheaper one would else be told apart from an account that does not exist."""
+        right = _matches(text, stored)
+        old, new = extract_parameters(stored), self._cost
+        missing = _work(new) - _work(old)
+        if missing > 0:
+            passes = math.ceil(missing / new.memory_cost)  # so that it takes no more memory than a new hash
+            memory = max(missing // passes, 8 * new.parallelism)
+            _computed(text, _salt_of(stored), replace(new, time_cost=passes, memory_cost=memory))
+        return right
 
     async def _run(self, compute: Callable[[], T], *, always: bool = False) -> T:
         with self._count:
@@ -161,6 +175,11 @@ def _computed(password: bytes, salt: bytes, cost: Parameters) -> str:
         type=cost.type,
         version=cost.version,
     ).decode("ascii")
+
+
+def _work(cost: Parameters) -> int:
+    """What a computation costs, in KiB written: passes over memory."""
+    return cost.time_cost * cost.memory_cost
 
 
 def _matches(password: bytes, stored: str) -> bool:

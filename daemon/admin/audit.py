@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
+from common import paths
 from common.protocol import (
     EXPORT_HEADER,
     AdminRecord,
@@ -58,7 +59,7 @@ async def shown(house: House, actor: Actor, request: AuditShow) -> AuditExchange
 
 async def position(house: House, _: Actor, request: AuditPosition) -> ChainPosition:
     """Where an exchange stands in the chain; hashes only, so nobody looked at anything."""
-    return await positions.position(house.database, request.id)
+    return await positions.position(house.database, request.id, paths.secrets_folder(house.config.data) / "audit")
 
 
 async def administered(house: House, _: Actor, request: AuditAdmin) -> list[AdminRecord]:

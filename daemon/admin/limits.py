@@ -75,7 +75,8 @@ async def set_values(house: House, actor: Actor, request: LimitsSet) -> LimitRow
 
 async def clear(house: House, actor: Actor, request: LimitTarget) -> LimitRow:
     """Nothing of the target's own any more."""
-    return limit_row(house, await house.limits.clear(actor, request.target))
+    seen = None if request.seen is None else _said(request.seen)
+    return limit_row(house, await house.limits.clear(actor, request.target, seen=seen))
 
 
 def _said(values: LimitValues) -> dict[str, int | None]:

@@ -105,20 +105,40 @@ class Journal:
             raise self._too_slow()
         exchange.seq = opening.result()
 
-    async def closed(self, exchange: Exchange, answer: Sequence[bytes]) -> None:
+    def closed(self, exchange: Exchange, answer: Sequence[bytes]) -> asyncio.Future[None]:
         """Record the end, with what the client was sent and `flush_partials` was not given; of an exchange that is
         not streamed `answer` is the whole, and takes the place of what was set down.
 
-        Unavailable where that fails: the client must then not see a good end. It is recorded as soon as it can be.
-        Nothing to do for an exchange that was never opened.
+        Done when it is durable; to be shielded from cancellation. Unavailable where that fails: the client must then
+        not see a good end. It is recorded as soon as it can be. Nothing to do for one that was never opened.
         """
         request_id = exchange.request_id
         if exchange.seq == 0:
             if request_id in self._opening:  # its client left, or was refused, while it was being recorded
                 self._close_late(exchange, exchange.state or EndState.REFUSED, exchange.error)
-            return
-        if request_id in self._set_down and self._flushing is not None:
+            nothing = asyncio.get_running_loop().create_future()
+            nothing.set_result(None)
+            return nothing
+        if (request_id in self._set_down and self._flushing is not None) or sum(map(len, answer)) >= LARGE:
+            return asyncio.ensure_future(self._closed_in_steps(exchange, answer))
+        return self._submit_end(self._end_of(exchange, answer), None)
+
+    async def _closed_in_steps(self, exchange: Exchange, answer: Sequence[bytes]) -> None:
+        """What few ends need, and a task for: waiting for a flush, preparing a large body."""
+        if exchange.request_id in self._set_down and self._flushing is not None:
             await asyncio.wait({self._flushing})  # it may yet fail and leave its segments to us
+        end = self._end_of(exchange, answer)
+        body = None
+        if (end.whole or not end.set_down) and sum(map(len, end.segments)) >= LARGE:
+            try:
+                body = await self._database.read(partial(_prepare_answer, end))
+            except StoreFailed as failure:
+                self._end_failed(end, failure)
+                raise
+        await self._submit_end(end, body)
+
+    def _end_of(self, exchange: Exchange, answer: Sequence[bytes]) -> _End:
+        request_id = exchange.request_id
         end = _End(
             records.closed(exchange, at_us=self._clock.wall(), clock_us=self._clock.now()),
             exchange.route,
@@ -128,15 +148,30 @@ class Journal:
         )
         self._segments.pop(request_id, None)
         self._progress.pop(request_id, None)
+        return end
+
+    def _submit_end(self, end: _End, body: _Body | None) -> asyncio.Future[None]:
         try:
-            body = None
-            if (end.whole or not end.set_down) and sum(map(len, end.segments)) >= LARGE:
-                body = await self._database.read(partial(_prepare_answer, end))
-            await self._database.write(partial(_close, end, body), always=True, repeatable=True)
-        except StoreFailed:
-            self._unclosed[request_id] = end._replace(record=records.undelivered(end.record))
+            closing = self._database.submit(partial(_close, end, body), always=True, repeatable=True)
+        except StoreFailed as failure:
+            self._end_failed(end, failure)
             raise
-        self._set_down.discard(request_id)
+        closing.add_done_callback(partial(self._end_written, end))
+        return closing
+
+    def _end_written(self, end: _End, closing: asyncio.Future[None]) -> None:
+        failure = None if closing.cancelled() else closing.exception()
+        if failure is not None:
+            self._end_failed(end, failure)
+        elif end.set_down:
+            assert end.record.request_id is not None
+            self._set_down.discard(end.record.request_id)
+
+    def _end_failed(self, end: _End, failure: BaseException) -> None:
+        """To be recorded as soon as it can be, but as an end that no client saw as a good one."""
+        if isinstance(failure, StoreFailed):
+            assert end.record.request_id is not None
+            self._unclosed[end.record.request_id] = end._replace(record=records.undelivered(end.record))
 
     def refused(
         self,

@@ -6,7 +6,9 @@ Rule: reading only, in pages that take milliseconds; neither shows a prompt or a
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,18 +16,27 @@ import msgspec
 from common.errors import BadRequest, NotFound
 from common.protocol import AdminRecord, AuditAdmin, ChainLink, ChainPosition, ChainSeal
 from common.times import from_iso, iso
-from daemon.audit.chain import GENESIS
+from daemon.audit.chain import GENESIS, checkpoint_message, record_hash
+from daemon.audit.sealing import TrustedKeys
+from daemon.store.checkpoints import Checkpoint
 from daemon.store.database import Database
 from daemon.store.journal import head
-from daemon.store.positions import AdminRow, admin_page, links_of, seal_from
+from daemon.store.positions import AdminRow, Link, admin_page, links_of, seal_from, signature_before
 from daemon.store.search import by_request, by_seq
+from daemon.store.verifying import records_after
 
 MOST = 1_000  # rows an answer may have
 PAGE = 500
+MOST_CHECKED = 5_000  # records hashed for one answer: some ten milliseconds of a reader
+MOST_PROBLEMS = 20
 
 
-async def position(database: Database, id_: str) -> ChainPosition:
-    """Where the exchange of that request id or log id stands. NotFound."""
+async def position(database: Database, id_: str, keys: Path) -> ChainPosition:
+    """Where the exchange of that request id or log id stands, and whether the chain holds from there to its seal.
+
+    `keys` is the folder of the trusted public keys. NotFound.
+    """
+    trusted = TrustedKeys(keys)
 
     def read(conn: sqlite3.Connection) -> ChainPosition:
         found = by_seq(conn, int(id_)) if id_.isascii() and id_.isdigit() and len(id_) < 19 else by_request(conn, id_)
@@ -33,17 +44,56 @@ async def position(database: Database, id_: str) -> ChainPosition:
             raise NotFound(f"the audit has no exchange {id_}")
         links = links_of(conn, found.seq, GENESIS)
         seal = seal_from(conn, links[-1].seq)
+        end = links[-1].seq if seal is None else seal.seq
+        walked = _walk(conn, links[0], end)
+        if seal is not None:
+            walked.judge(seal, trusted, signature_before(conn, seal.seq))
         return ChainPosition(
             log_id=found.seq,
             request_id=found.request_id or "",
             links=[
                 ChainLink(link.seq, link.event, iso(link.at_us), link.previous.hex(), link.hash.hex()) for link in links
             ],
-            seal=None if seal is None else ChainSeal(seal[0], seal[1].hex(), iso(seal[2]), seal[3]),
+            seal=None if seal is None else ChainSeal(seal.seq, seal.hash.hex(), iso(seal.at_us), seal.kid),
             head_seq=head(conn).seq,
+            checked=walked.checked,
+            whole=walked.seq == end,
+            problems=walked.problems,
         )
 
     return await database.read(read)
+
+
+@dataclass
+class _Walked:
+    """The chain from one record on, hashed anew."""
+
+    seq: int
+    hash: bytes
+    checked: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    def judge(self, seal: Checkpoint, trusted: TrustedKeys, before: bytes) -> None:
+        """Whether the seal is ours and is about this chain."""
+        message = checkpoint_message(seal.seq, seal.hash, seal.at_us, seal.kid, before)
+        if not trusted.is_signed(seal.kid, seal.signature, message):
+            self.problems.append(f"checkpoint {seal.seq}: its signature is not that of it and the checkpoint before")
+        if self.seq == seal.seq and self.hash != seal.hash:
+            self.problems.append(f"checkpoint {seal.seq}: the journal before it is not what was signed")
+
+
+def _walk(conn: sqlite3.Connection, first: Link, through: int) -> _Walked:
+    walked = _Walked(first.seq - 1, first.previous)
+    for *columns, stored in records_after(conn, first.seq - 1, through, MOST_CHECKED):
+        seq = columns[0]
+        if seq != walked.seq + 1:
+            walked.problems.append(f"the records between {walked.seq} and {seq} are missing")
+        elif record_hash(walked.hash, tuple(columns)) != stored:
+            walked.problems.append(f"record {seq}: its hash does not follow from it and the record before")
+        walked.seq, walked.hash = seq, stored if isinstance(stored, bytes) else b""
+        walked.checked += 1
+    del walked.problems[MOST_PROBLEMS:]
+    return walked
 
 
 async def administered(database: Database, question: AuditAdmin) -> list[AdminRecord]:

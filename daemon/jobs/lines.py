@@ -45,7 +45,7 @@ class Planned(msgspec.Struct, tag="planned"):
 
 
 class Doomed(msgspec.Struct, tag="doomed"):
-    """Ids of parts to be erased."""
+    """Ids of parts to be erased in one step."""
 
     ids: list[int]
 

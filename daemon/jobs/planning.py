@@ -16,7 +16,10 @@ from daemon.store.journal import head
 from daemon.store.retention import parts_there, references_after, rules
 from daemon.store.verifying import last_part
 
-BATCH = 500  # ids a line
+# What the daemon erases in one step: short for everybody else's writes, and of a size that a full disk's reserve holds.
+PARTS_A_STEP = 50
+BYTES_A_STEP = 256 * 1024
+PAGE = 5_000
 
 
 def plan(conn: sqlite3.Connection, look: Callable[[], None], tell: Telling) -> None:
@@ -25,6 +28,7 @@ def plan(conn: sqlite3.Connection, look: Callable[[], None], tell: Telling) -> N
     through, last = head(conn).seq, last_part(conn)
     covered, live = bytearray(last // 8 + 1), bytearray(last // 8 + 1)
     seq = 0
+    steps: list[list[int]]
     while seq < through:
         look()
         page, seq = references_after(conn, seq, through)
@@ -39,12 +43,18 @@ def plan(conn: sqlite3.Connection, look: Callable[[], None], tell: Telling) -> N
         tell(Progress("looking for what is shared", seq, through, "records"))
     for n, byte in enumerate(live):
         covered[n] &= ~byte
-    doomed: list[int] = []
+    steps, room = [[]], BYTES_A_STEP
     id_ = 0
-    while page_of_ids := parts_there(conn, id_, last, 10 * BATCH):
+    while there := parts_there(conn, id_, last, PAGE):
         look()
-        id_ = page_of_ids[-1]
-        doomed += [each for each in page_of_ids if covered[each >> 3] & 1 << (each & 7)]
-    tell(Planned(through, len(doomed)))
-    for start in range(0, len(doomed), BATCH):
-        tell(Doomed(doomed[start : start + BATCH]))
+        id_ = there[-1][0]
+        for each, size in there:
+            if covered[each >> 3] & 1 << (each & 7):
+                if size > room or len(steps[-1]) >= PARTS_A_STEP:
+                    steps.append([])
+                    room = BYTES_A_STEP
+                steps[-1].append(each)
+                room -= size
+    tell(Planned(through, sum(map(len, steps))))
+    for ids in steps:
+        tell(Doomed(ids))

@@ -15,10 +15,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import shutil
 import sqlite3
 import time
 from collections.abc import Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from functools import partial
 from itertools import chain
 from typing import TypeVar
@@ -39,11 +40,11 @@ log = logging.getLogger("gatelodge.jobs")
 
 T = TypeVar("T")
 
-PARTS_A_STEP = 50
 PAGES_A_STEP = 100
 PAUSE = 2.0  # times what a step took: the writer is everybody's
 LONGEST_PAUSE = 0.5  # seconds
 NEARLY_THERE = 200  # records that the writer may look at itself
+TIGHT = 256 * 1024 * 1024  # free bytes below which the log is kept short
 TRIES = 5  # of a step on a full disk, whose reserve is set free in the meantime
 EMPTYING = 40  # tries to empty the log, a twentieth of a second each
 
@@ -126,11 +127,9 @@ class Retention:
                     case Planned() as planned:
                         live = await self._caught_up(planned.through)
                     case Doomed(ids):
-                        for start in range(0, len(ids), PARTS_A_STEP):
-                            some = ids[start : start + PARTS_A_STEP]
-                            erased += await self._step(partial(_erase_some, some, live))
-                            seen += len(some)
-                            job.advance("erasing", seen, planned.parts, "parts")
+                        erased += await self._step(partial(_erase_some, ids, live))
+                        seen += len(ids)
+                        job.advance("erasing", seen, planned.parts, "parts")
         if erased:
             self._journal.bodies_were_erased()
         return erased
@@ -162,6 +161,10 @@ class Retention:
         """One short write, and a pause in proportion."""
         for last in range(TRIES - 1, -1, -1):
             started = time.monotonic()
+            if shutil.disk_usage(self._database.path.parent).free < TIGHT:
+                # The log grows with every step. Before it has taken the last room: then it could not even be emptied.
+                with suppress(sqlite3.OperationalError):
+                    await self._database.empty_log()
             try:
                 result = await self._database.write(step, always=True)
             except StoreFailed as failure:

@@ -214,15 +214,25 @@ class Registry:
                 await upstream.close()
 
     def _find(self, name: str) -> Route | None:
-        models = meant_by(name, ChainMap(*(each.models or {} for each in self.upstreams)))
-        if not models:
-            return None
-        if len(models) > 1:
-            raise BadRequest(f"model '{name}' is ambiguous: name one of {', '.join(models)}", code="model_ambiguous")
-        model = models[0]
+        model = name
+        having = self._having(name)
+        if not having:
+            models = meant_by(name, ChainMap(*(each.models or {} for each in self.upstreams)))
+            if not models:
+                return None
+            if len(models) > 1:
+                raise BadRequest(
+                    f"model '{name}' is ambiguous: name one of {', '.join(models)}", code="model_ambiguous"
+                )
+            model = models[0]
+            having = self._having(model)
+        if len(having) == 1:
+            return Route(having[0], model)
         # Of those that have it one that takes requests before others, then a healthy one, then the least busy.
-        having = [each for each in self.upstreams if model in (each.models or ())]
         return Route(min(having, key=_unfitness), model)
+
+    def _having(self, model: str) -> list[Upstream]:
+        return [each for each in self.upstreams if each.models and model in each.models]
 
     def _telling(self) -> list[Upstream]:
         telling = [each for each in self.upstreams if each.models is not None and each.state != "down"]

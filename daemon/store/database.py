@@ -22,8 +22,17 @@ import aiosqlite
 
 from common.errors import StartError, Unavailable
 from daemon.clock import Clock, Moment, SystemClock
+from daemon.store.examining import examine
 from daemon.store.filesystem import file_system_of
-from daemon.store.opening import connect_to_read, connect_to_write, is_damage, make_ready, prepare_file, why_not_open
+from daemon.store.opening import (
+    connect_to_read,
+    connect_to_write,
+    is_damage,
+    make_ready,
+    prepare_file,
+    prepare_folder,
+    why_not_open,
+)
 from daemon.store.transactions import LOST_PAGES, commit, empty_log
 
 log = logging.getLogger("gatelodge.store")
@@ -34,6 +43,9 @@ Job = Callable[[sqlite3.Connection], T]
 QUEUED_JOBS = 1_000
 QUEUED_BYTES = 64 * 1024 * 1024
 READERS = 2
+
+# For clients; the log has the particulars.
+_UNTIL_REPAIRED = "nothing can be recorded until the gateway was looked at and restarted; its log says why"
 
 
 class StoreBusy(Unavailable):
@@ -114,7 +126,9 @@ class Database:
             raise StartError(
                 f"synchronous={synchronous} is refused: a power cut would lose acknowledged records; use FULL"
             )
-        prepare_file(path, file_system)
+        prepare_folder(path, file_system)
+        examine(path)
+        prepare_file(path)
         writer = _Connection(partial(connect_to_write, path), 64)
         try:
             await writer
@@ -156,7 +170,7 @@ class Database:
     ) -> asyncio.Future[T]:
         """As `write`, without waiting: jobs run in the order of their submission."""
         if self.trouble or self._closing:
-            raise StoreFailed(self.trouble or "the database is closed", retry_after=5)
+            raise StoreFailed(_UNTIL_REPAIRED if self.trouble else "the database is closed", retry_after=5)
         if not always and (self._pending_jobs >= QUEUED_JOBS or self._pending_bytes + size > QUEUED_BYTES):
             raise StoreBusy("more writes are waiting for the disk than may wait; try again", retry_after=2)
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
@@ -212,10 +226,12 @@ class Database:
 
     def _look_for_trouble(self, cause: sqlite3.Error) -> None:
         """After some failures no later success would prove anything: nothing more is acknowledged."""
-        if getattr(cause, "sqlite_errorcode", None) in LOST_PAGES:
-            self.trouble = "the disk lost a write (fsync failed): check the disk, then restart the daemon"
         if getattr(cause, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
             self.when_full()
+        if self.trouble:
+            return
+        if getattr(cause, "sqlite_errorcode", None) in LOST_PAGES:
+            self.trouble = "the disk lost a write (fsync failed): check the disk, then restart the daemon"
         elif is_damage(cause):
             self.trouble = why_not_open(self.path, cause)
         else:

@@ -41,13 +41,7 @@ def migrate(conn: sqlite3.Connection, migrations: list[Migration], at_us: int) -
         "CREATE TABLE IF NOT EXISTS migrations"
         " (number INTEGER PRIMARY KEY, name TEXT NOT NULL, applied_us BIGINT NOT NULL)"
     )
-    applied = {number for (number,) in conn.execute("SELECT number FROM migrations")}
-    newer = applied - {migration.number for migration in migrations}
-    if newer:
-        raise StartError(
-            f"the database was written by a newer release (schema step {max(newer)}): "
-            "install that release again, or restore a backup made before it"
-        )
+    applied = refuse_newer(conn, migrations)
     missing = [migration for migration in migrations if migration.number not in applied]
     for migration in missing:
         conn.execute("BEGIN IMMEDIATE")
@@ -63,6 +57,20 @@ def migrate(conn: sqlite3.Connection, migrations: list[Migration], at_us: int) -
             conn.execute("ROLLBACK")
             raise
     return [migration.number for migration in missing]
+
+
+def refuse_newer(conn: sqlite3.Connection, migrations: list[Migration]) -> set[int]:
+    """The numbers of the steps applied so far; StartError where one of them is of a newer release."""
+    if not conn.execute("SELECT 1 FROM sqlite_master WHERE name = 'migrations'").fetchone():
+        return set()
+    applied = {number for (number,) in conn.execute("SELECT number FROM migrations")}
+    newer = applied - {migration.number for migration in migrations}
+    if newer:
+        raise StartError(
+            f"the database was written by a newer release (schema step {max(newer)}): "
+            "install that release again, or restore a backup made before it"
+        )
+    return applied
 
 
 def statements(sql: str) -> list[str]:

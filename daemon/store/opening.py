@@ -6,6 +6,7 @@ Rule: nothing is acknowledged on a file that could lose it: a local disk, WAL, s
 from __future__ import annotations
 
 import os
+import secrets
 import sqlite3
 import time
 from collections.abc import Callable
@@ -16,17 +17,20 @@ from daemon.clock import Moment
 from daemon.store.filesystem import is_network, sync_folder
 from daemon.store.migrate import known_migrations, migrate
 from daemon.store.moments import last_moment
-from daemon.store.transactions import BUSY_PATIENCE
+from daemon.store.transactions import BUSY_PATIENCE, empty_log
 from daemon.store.writer import WritingConnection
 
 WAL_LIMIT = 64 * 1024 * 1024  # bytes that the log keeps on the disk after it grew behind a long reader
 
 
-def prepare_file(path: Path, file_system: Callable[[Path], str]) -> None:
-    """Folder and file exist on a disk of this machine; only the owner may read them (log and index take their mode)."""
+def prepare_folder(path: Path, file_system: Callable[[Path], str]) -> None:
+    """The database's folder exists, on a disk of this machine."""
     made = [folder for folder in path.parents if not folder.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for folder in made:
+            # SQLite syncs its files; that they are to be found after a power cut is for whoever made the folders.
+            sync_folder(folder.parent)
     except OSError as error:
         raise StartError(f"cannot create the data folder {path.parent}: {error.strerror}") from error
     kind = file_system(path.parent)
@@ -35,12 +39,15 @@ def prepare_file(path: Path, file_system: Callable[[Path], str]) -> None:
             f"{path.parent} lies on a network file system ({kind}), where a database is not safe: "
             "put storage.data on a local disk"
         )
-    made += [] if path.exists() else [path]
+
+
+def prepare_file(path: Path) -> None:
+    """The file exists and only the owner may read it (log and index take its mode)."""
     try:
+        new = not path.exists()
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        for each in made:
-            # SQLite syncs its files; that they are to be found after a power cut is for whoever made the folders.
-            sync_folder(each.parent)
+        if new:
+            sync_folder(path.parent)
     except OSError as error:
         raise StartError(f"cannot write the database {path}: {error.strerror}") from error
 
@@ -82,12 +89,23 @@ def make_ready(conn: sqlite3.Connection, path: Path) -> Moment | None:
     # What is deleted is overwritten where that costs no extra write; erasing bodies turns it fully on.
     conn.execute("PRAGMA secure_delete = FAST")
     migrate(conn, known_migrations(), time.time_ns() // 1000)
+    if conn.execute("PRAGMA application_id").fetchone() == (0,):
+        # By which the log of another database is known (daemon/store/examining.py).
+        conn.execute(f"PRAGMA application_id = {1 + secrets.randbelow((1 << 31) - 1)}")
+    # What a crash tore stands no longer behind what is written from now on.
+    empty_log(conn)
     return last_moment(conn)
 
 
 def is_damage(error: sqlite3.Error) -> bool:
     """Whether the file is not what SQLite wrote."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
+
+
+def not_started(path: Path, failure: Exception) -> StartError:
+    """What people are told where the start met a failure of the database behind its opening."""
+    cause = failure.__cause__
+    return StartError(why_not_open(path, cause) if isinstance(cause, sqlite3.Error) else str(failure))
 
 
 def why_not_open(path: Path, error: sqlite3.Error) -> str:

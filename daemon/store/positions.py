@@ -8,6 +8,8 @@ from __future__ import annotations
 import sqlite3
 from typing import NamedTuple
 
+from daemon.store.checkpoints import Checkpoint
+
 
 class Link(NamedTuple):
     """One record in the chain."""
@@ -37,12 +39,18 @@ def links_of(conn: sqlite3.Connection, opened_seq: int, genesis: bytes) -> list[
     return [Link(seq, event, at_us, previous or genesis, own) for seq, event, at_us, previous, own in rows]
 
 
-def seal_from(conn: sqlite3.Connection, seq: int) -> tuple[int, bytes, int, str] | None:
-    """The first checkpoint at or behind `seq`: its own number, hash, moment and key."""
+def seal_from(conn: sqlite3.Connection, seq: int) -> Checkpoint | None:
+    """The first checkpoint at or behind `seq`."""
     row = conn.execute(
-        "SELECT seq, hash, at_us, kid FROM checkpoints WHERE seq >= ? ORDER BY seq LIMIT 1", (seq,)
+        "SELECT seq, hash, at_us, kid, signature FROM checkpoints WHERE seq >= ? ORDER BY seq LIMIT 1", (seq,)
     ).fetchone()
-    return None if row is None else (row[0], row[1], row[2], row[3])
+    return None if row is None else Checkpoint(*row)
+
+
+def signature_before(conn: sqlite3.Connection, seq: int) -> bytes:
+    """The signature of the last checkpoint before `seq`; empty before the first."""
+    row = conn.execute("SELECT signature FROM checkpoints WHERE seq < ? ORDER BY seq DESC LIMIT 1", (seq,)).fetchone()
+    return b"" if row is None else bytes(row[0])
 
 
 def admin_page(conn: sqlite3.Connection, before: int | None, limit: int) -> list[AdminRow]:

@@ -160,12 +160,12 @@ def references_after(conn: sqlite3.Connection, seq: int, through: int) -> tuple[
     return [BodyReference(*row) for row in rows], end
 
 
-def parts_there(conn: sqlite3.Connection, id_: int, through: int, limit: int) -> list[int]:
-    """At most `limit` ids, from behind `id_` through `through`, of parts that have a text."""
-    rows = conn.execute(
-        "SELECT id FROM parts WHERE id > ? AND id <= ? AND data IS NOT NULL ORDER BY id LIMIT ?", (id_, through, limit)
-    )
-    return [id_ for (id_,) in rows]
+def parts_there(conn: sqlite3.Connection, id_: int, through: int, limit: int) -> list[tuple[int, int]]:
+    """At most `limit` parts that have a text, from behind `id_` through `through`: id and bytes in the file."""
+    return conn.execute(
+        "SELECT id, LENGTH(data) FROM parts WHERE id > ? AND id <= ? AND data IS NOT NULL ORDER BY id LIMIT ?",
+        (id_, through, limit),
+    ).fetchall()
 
 
 def bodies_erased(conn: sqlite3.Connection) -> int:
@@ -222,5 +222,8 @@ def free_pages(conn: sqlite3.Connection) -> int:
 
 def give_back(conn: sqlite3.Connection, pages: int) -> int:
     """Give at most so many free pages back to the file system; how many are left."""
-    conn.execute(f"PRAGMA incremental_vacuum({int(pages)})").fetchall()
+    left = free_pages(conn)
+    for _ in range(min(pages, left)):
+        # One by one: Python's module takes only the first step of this statement, however many pages it names.
+        conn.execute("PRAGMA incremental_vacuum(1)").close()
     return free_pages(conn)

@@ -113,19 +113,20 @@ class Limits:
         self._check_exists(name)
 
         def put(conn: sqlite3.Connection) -> None:
-            if seen is not None and limits_of(conn, name) != seen:
-                raise Conflict("the limits were changed in the meantime; look again", code="changed_meanwhile")
+            _check_seen(conn, name, seen)
             put_limits(conn, name, checked)
 
         return await self._change(actor, "limits set", name, put)
 
-    async def clear(self, actor: Actor, target: str) -> TargetLimits:
-        """`target` says nothing of its own any more; `default` returns to the configuration's values."""
+    async def clear(self, actor: Actor, target: str, *, seen: Mapping[str, int | None] | None = None) -> TargetLimits:
+        """`target` says nothing of its own any more; `default` returns to the configuration's values. `seen`: as for
+        `set`."""
         name = read_target(target)
         if not self._rules.own(name):
             self._check_exists(name)
 
         def clear(conn: sqlite3.Connection) -> None:
+            _check_seen(conn, name, seen)
             delete_limits(conn, name)
             if name == DEFAULT:
                 put_limits(conn, DEFAULT, self._seed)
@@ -202,6 +203,11 @@ class Limits:
     def _described(self, target: str) -> TargetLimits:
         in_force = self._rules.effective(target) if kind_of(target) in {"default", "user"} else None
         return TargetLimits(target, self._rules.own(target), in_force)
+
+
+def _check_seen(conn: sqlite3.Connection, target: str, seen: Mapping[str, int | None] | None) -> None:
+    if seen is not None and limits_of(conn, target) != seen:
+        raise Conflict("the limits were changed in the meantime; look again", code="changed_meanwhile")
 
 
 def _in_json(values: Mapping[str, int | None]) -> dict[str, int | str]:

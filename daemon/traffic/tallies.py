@@ -114,12 +114,16 @@ class Tallies:
         found: FullWindow | None = None
         for target, rule in rules:
             tally = self._of.get(target, _NOTHING)
+            history: History = tally.requests
+            most = len(tally.requests)  # in no window of it is more used than there is
             for field, window in rule.requests:
-                if not window.admits(tally.requests, now):
-                    found = _later(found, _described(target, field, window, tally.requests, now))
+                if most >= window.max and not window.admits(history, now):
+                    found = _later(found, _described(target, field, window, history, now))
+            history = tally.tokens
+            most = tally.tokens.total
             for field, window in rule.tokens:
-                if not window.admits(tally.tokens, now):
-                    found = _later(found, _described(target, field, window, tally.tokens, now))
+                if most >= window.max and not window.admits(history, now):
+                    found = _later(found, _described(target, field, window, history, now))
         return found
 
     def nearest_to_its_end(self, rules: Iterable[tuple[str, Rule]], now: int) -> FullWindow | None:
@@ -130,7 +134,7 @@ class Tallies:
             tally = self._of.get(target, _NOTHING)
             for history, windows in ((tally.requests, rule.requests), (tally.tokens, rule.tokens)):
                 for field, window in windows:
-                    remaining = max(0, window.max - window.used(history, now))
+                    remaining = max(0, window.max - history.used(now - window.period))
                     if remaining * of < least * window.max or found is None:
                         found, least, of = (target, field, window, history), remaining, window.max
         return None if found is None else _described(*found, now)

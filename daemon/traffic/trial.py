@@ -14,7 +14,7 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -81,19 +81,17 @@ class _World:
         return DEFAULT if kind_of(target) == "user" and name not in self.rules.own(target) else target
 
 
-@dataclass(order=True, slots=True)
+@dataclass(slots=True, eq=False)
 class _Event:
     """A request that comes, or (`admitted`) its end."""
 
-    at: int
-    order: int
-    subject: Subject = field(compare=False)
-    counts: bool = field(compare=False)
-    tokens: int = field(compare=False, default=0)
-    kept: bool = field(compare=False, default=True)
-    settled: int | None = field(compare=False, default=None)
-    came: int = field(compare=False, default=0)  # of an end: when the request came
-    admitted: tuple[bool, ...] = field(compare=False, default=())  # of an end: by which world
+    subject: Subject
+    counts: bool
+    tokens: int = 0
+    kept: bool = True
+    settled: int | None = None
+    came: int = 0  # when the request came
+    admitted: tuple[bool, ...] = ()  # of an end: by which world
 
 
 class Replay:
@@ -109,7 +107,7 @@ class Replay:
         proposed.load(rows)
         proposed.replace(question.target, proposed.own(question.target) | question.values)
         self._worlds = (_World(in_force), _World(proposed))
-        self._events: list[_Event] = []
+        self._events: list[tuple[int, int, _Event]] = []  # by moment, then in the order in which they were found
         self._made = 0
         self._requests: Counter[str] = Counter()
         self._refused_then = 0
@@ -191,41 +189,37 @@ class Replay:
 
     def _push(self, at: int, subject: Subject, **more: Any) -> None:
         self._made += 1
-        heapq.heappush(self._events, _Event(at, self._made, subject, **more))
+        heapq.heappush(self._events, (at, self._made, _Event(subject, **more)))
 
     # --- what happens ---
 
     def _go_on(self, *, until: int | None) -> None:
         events = self._events
-        while events and (until is None or events[0].at <= until):
-            event = heapq.heappop(events)
+        while events and (until is None or events[0][0] <= until):
+            at, _, event = heapq.heappop(events)
             if event.admitted:
-                self._end(event)
+                self._end(at, event)
             else:
-                self._come(event)
+                self._come(at, event)
 
-    def _come(self, event: _Event) -> None:
-        if event.counts:
-            self._requests[event.subject.email] += 1
-            self._reached = event.at - self._offset
-        admitted = tuple(world.admits(event.subject, event.at, counts=event.counts) for world in self._worlds)
-        if event.settled is not None and any(admitted):
-            self._push(
-                max(event.settled, event.at),
-                event.subject,
-                counts=False,
-                tokens=event.tokens,
-                kept=event.kept,
-                came=event.at,
-                admitted=admitted,
-            )
+    def _come(self, at: int, event: _Event) -> None:
+        subject, counts = event.subject, event.counts
+        if counts:
+            self._requests[subject.email] += 1
+            self._reached = at - self._offset
+        now, proposed = self._worlds
+        admitted = (now.admits(subject, at, counts=counts), proposed.admits(subject, at, counts=counts))
+        if event.settled is not None and (admitted[0] or admitted[1]):
+            event.came, event.admitted = at, admitted
+            self._made += 1
+            heapq.heappush(self._events, (max(event.settled, at), self._made, event))
 
-    def _end(self, event: _Event) -> None:
+    def _end(self, at: int, event: _Event) -> None:
         for world, admitted in zip(self._worlds, event.admitted, strict=True):
             if not admitted:
                 continue
             if event.kept:
-                world.tallies.spend(event.subject, event.tokens, event.at, now=event.at)
+                world.tallies.spend(event.subject, event.tokens, at, now=at)
             else:
                 world.tallies.take_back(event.subject, event.came)
 

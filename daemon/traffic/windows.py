@@ -67,8 +67,10 @@ class Moments:
         return True
 
     def used(self, after: int) -> int:
-        times = self._times
-        return len(times) - bisect_right(times, after, self._first)
+        times, first = self._times, self._first
+        if first < len(times) and times[first] > after:
+            return len(times) - first  # all of it, as so often of the long windows
+        return len(times) - bisect_right(times, after, first)
 
     def falls_below(self, limit: int) -> int:
         return self._times[len(self._times) - limit]
@@ -117,8 +119,16 @@ class Amounts:
         for later in range(index, len(totals)):
             totals[later] += amount
 
+    @property
+    def total(self) -> int:
+        """How much was used in all that is remembered."""
+        return self._total() - self._base
+
     def used(self, after: int) -> int:
-        return self._total() - self._total_before(bisect_right(self._times, after, self._first))
+        times, first = self._times, self._first
+        if first < len(times) and times[first] > after:
+            return self._totals[-1] - self._base
+        return self._total() - self._total_before(bisect_right(times, after, first))
 
     def falls_below(self, limit: int) -> int:
         return self._times[bisect_right(self._totals, self._total() - limit, self._first)]

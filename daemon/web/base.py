@@ -45,6 +45,7 @@ class Handler(RequestHandler):
         self.request_id = new_request_id()
         self.client_address = ""
         self.left = False
+        self._is_counted = True
         house.begin_answer()
         self.set_header("X-Request-Id", self.request_id)
 
@@ -130,9 +131,16 @@ class Handler(RequestHandler):
 
     def on_connection_close(self) -> None:
         self.left = True
+        super().on_connection_close()
 
     def on_finish(self) -> None:
-        self.house.end_answer()
+        self.no_longer_answering()
+
+    def no_longer_answering(self) -> None:
+        """The answer is out, or there will be none."""
+        if self._is_counted:
+            self._is_counted = False
+            self.house.end_answer()
 
     def _allow_origin(self) -> bool:
         allowed = origin_headers(self.request.headers, self.house)

@@ -153,6 +153,11 @@ class Blob(ModelCommand):
     async def data_received(self, chunk: bytes) -> None:
         await self._put(chunk)
 
+    def on_connection_close(self) -> None:
+        super().on_connection_close()
+        # In the middle of the body there is no `post` yet, and Tornado calls nothing else any more.
+        self.no_longer_answering()
+
     async def post(self, _digest: str) -> None:
         assert self.task is not None
         await self._put(None)

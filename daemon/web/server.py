@@ -103,6 +103,7 @@ class GateServer(HTTPServer):
         self._open[host] -= 1
         if self._open[host] <= 0:
             del self._open[host]
+        self._bounds.on_close(server_conn)
         super().on_close(server_conn)
 
     def _is_proxy(self, host: str) -> bool:
