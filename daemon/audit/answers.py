@@ -18,7 +18,13 @@ _SHAPES = {
     "/v1/chat/completions": Shape.OPENAI_CHAT,
     "/v1/completions": Shape.OPENAI_COMPLETION,
     "/v1/embeddings": Shape.OPENAI_EMBEDDING,
+    "/v1/responses": Shape.RESPONSES,
     "/v1/messages": Shape.ANTHROPIC,
+}
+# Where not every event is a piece: how one that is begins.
+_MARKED = {
+    Shape.ANTHROPIC: b"event: content_block_delta\n",
+    Shape.RESPONSES: b".delta\ndata:",
 }
 _VECTORS = (Shape.EMBED, Shape.EMBEDDINGS, Shape.OPENAI_EMBEDDING)
 
@@ -37,8 +43,8 @@ def pieces_in(route: str, segments: Sequence[bytes]) -> int:
     shape = _shape(route)
     if shape is None or shape in _VECTORS:
         return 0
-    if shape is Shape.ANTHROPIC:
-        return sum(segment.count(b"event: content_block_delta") for segment in segments)
+    if shape in _MARKED:
+        return sum(segment.count(_MARKED[shape]) for segment in segments)
     # A line each, or an event each, which ends with an empty line.
     lines = sum(segment.count(b"\n") for segment in segments)
     return lines if shape.family == "ollama" else lines // 2

@@ -182,6 +182,65 @@ def _add_anthropic(content: list[dict[str, Any]], event: _AnthropicEvent) -> Non
                 block[place] = str(block.get(place) or "") + value
 
 
+class _ResponsePart(msgspec.Struct, gc=False):
+    text: str = ""
+
+
+class _ResponseItem(msgspec.Struct, gc=False):
+    type: str = ""
+    content: list[_ResponsePart] | None = None
+    summary: list[_ResponsePart] | None = None
+    call_id: str = ""
+    name: str = ""
+    arguments: str = ""
+
+
+class _Response(msgspec.Struct, gc=False):
+    output: list[_ResponseItem] | None = None
+
+
+class _ResponseEvent(msgspec.Struct, gc=False):
+    type: str = ""
+    delta: str | None = None
+    item: _ResponseItem | None = None
+    response: _Response | None = None
+    output: list[_ResponseItem] | None = None
+
+
+def _responses(raw: bytes) -> Answer:
+    """A response whole, or its events: the items, and what was said of one that was cut off."""
+    items: list[_ResponseItem] = []
+    for line in raw.split(b"\n") if raw.startswith((b"event:", b"data:", b":")) else [b"data:" + raw]:
+        if not line.startswith(b"data:"):
+            continue
+        try:
+            event = msgspec.json.decode(line[5:], type=_ResponseEvent)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            continue  # cut off
+        if event.output is not None:
+            items = event.output
+        elif event.type == "response.output_item.added" and event.item is not None:
+            items.append(event.item)
+        elif event.delta is not None and items:
+            item = items[-1]
+            if event.type == "response.function_call_arguments.delta":
+                item.arguments += event.delta
+            elif event.type == "response.output_text.delta":
+                item.content = [*(item.content or ()), _ResponsePart(event.delta)]
+            else:
+                item.summary = [*(item.summary or ()), _ResponsePart(event.delta)]
+    text = "".join(part.text for item in items for part in item.content or ())
+    thinking = "".join(part.text for item in items for part in item.summary or ())
+    calls = [
+        {"id": item.call_id, "type": "function", "function": {"name": item.name, "arguments": item.arguments}}
+        for item in items
+        if item.type == "function_call"
+    ]
+    result: dict[str, Any] = {"role": "assistant", "content": text}
+    result |= ({"reasoning_content": thinking} if thinking else {}) | ({"tool_calls": calls} if calls else {})
+    return Answer(text, msgspec.json.encode(result))
+
+
 def _json_or_text(text: str) -> Any:
     try:
         return msgspec.json.decode(text or "{}")
@@ -202,4 +261,5 @@ _ASSEMBLERS: dict[str, Callable[[bytes], Answer]] = {
     "openai.completion": _openai,
     "openai.embedding": _vectors,
     "anthropic.messages": _anthropic,
+    "responses.response": _responses,
 }

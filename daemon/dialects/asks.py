@@ -28,6 +28,7 @@ class Shape(StrEnum):
     OPENAI_COMPLETION = "openai.completion"
     OPENAI_EMBEDDING = "openai.embedding"
     ANTHROPIC = "anthropic.messages"
+    RESPONSES = "responses.response"
 
     @property
     def family(self) -> str:

@@ -24,6 +24,12 @@ CHAT_KEYS = keys(
 )
 COMPLETION_KEYS = keys(f"{_SHARED} prompt suffix echo best_of")
 EMBEDDING_KEYS = keys("model input encoding_format dimensions user")
+RESPONSE_KEYS = keys(
+    "model input instructions max_output_tokens max_tool_calls temperature top_p top_logprobs tools tool_choice "
+    "parallel_tool_calls text reasoning stream stream_options store previous_response_id conversation background "
+    "prompt metadata user safety_identifier include truncation service_tier prompt_cache_key prompt_cache_retention "
+    "context_management"
+)
 MESSAGE_KEYS = keys("role content name refusal audio tool_calls tool_call_id function_call reasoning_content reasoning")
 
 
@@ -54,6 +60,16 @@ def read_embedding(body: bytes, default_model: str = "") -> Ask:
     if encoding not in (None, "float", "base64"):
         raise BadRequest("encoding_format must be float or base64", detail={"param": "encoding_format"})
     return _ask("/v1/embeddings", Shape.OPENAI_EMBEDDING, document, default_model, stream=False)
+
+
+def read_response(body: bytes, default_model: str = "") -> Ask:
+    """The body of POST /v1/responses."""
+    document = canonicalise(read(body), RESPONSE_KEYS)
+    given = wanted(document, "input", (str, list), "a text or an array of items")
+    if not given:
+        raise BadRequest("input must be a text or an array with at least one item", detail={"param": "input"})
+    stream = wanted(document, "stream", bool, "true or false") is True
+    return _ask("/v1/responses", Shape.RESPONSES, document, default_model, stream=stream)
 
 
 def wanted(document: dict[str, Any], name: str, kind: type | tuple[type, ...], words: str, *, where: str = "") -> Any:

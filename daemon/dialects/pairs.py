@@ -21,6 +21,7 @@ from daemon.dialects import (
     openai_conversation,
     openai_requests,
     openai_stream,
+    responses_conversation,
     translator,
 )
 from daemon.dialects.anthropic_stream import AnthropicStream
@@ -37,6 +38,7 @@ from daemon.dialects.openai_stream import OpenAiStream
 from daemon.dialects.openai_through import OpenAiThrough, OpenAiVectors, OpenAiWhole
 from daemon.dialects.openai_to_ollama import OpenAiVectorsOverOllama
 from daemon.dialects.openai_writer import OpenAiWriter
+from daemon.dialects.responses_writer import ResponsesWriter
 from daemon.dialects.translator import Translator
 
 
@@ -136,6 +138,7 @@ _OLLAMAS_VECTORS = (Shape.EMBED, Shape.EMBEDDINGS)
 _CLIENTS = {
     "ollama": _Client(ollama_conversation.conversation, OllamaWriter, translator.NDJSON),
     "openai": _Client(openai_conversation.conversation, OpenAiWriter, translator.SSE),
+    "responses": _Client(responses_conversation.conversation, ResponsesWriter, translator.SSE),
     "anthropic": _Client(anthropic_conversation.conversation, AnthropicWriter, translator.SSE),
 }
 _SERVERS = {

@@ -116,8 +116,18 @@ def _anthropic_error(message: str) -> bytes:
     return b"event: error\ndata: " + msgspec.json.encode(error) + b"\n\n"
 
 
+def _responses_error(message: str) -> bytes:
+    error = {"type": "error", "code": "upstream_error", "message": message, "param": None}
+    return b"event: error\ndata: " + msgspec.json.encode(error) + b"\n\n"
+
+
 # One entry a family of client shapes; the part before the dot of `Ask.shape`.
-_IN_STREAM = {"ollama": _ndjson_error, "openai": _openai_error, "anthropic": _anthropic_error}
+_IN_STREAM = {
+    "ollama": _ndjson_error,
+    "openai": _openai_error,
+    "responses": _responses_error,
+    "anthropic": _anthropic_error,
+}
 
 # What the client can mend by asking differently, and what passes; all else is the upstream's failure, not the client's.
 _PASSED_ON = frozenset({400, 404, 413, 415, 422})

@@ -1,4 +1,4 @@
-"""OpenAI's dialect: chat completions, completions, embeddings, and the list of models.
+"""OpenAI's dialect: chat completions, completions, responses, embeddings, and the list of models.
 
 Rule: what a client of OpenAI sees here is what OpenAI would have said, error shapes included; the models are the
 gate's, those that the caller may use.
@@ -32,6 +32,7 @@ class Inference(OpenAiHandler):
 INFERENCE = (
     InferenceRoute("/v1/chat/completions", openai_asks.read_chat_completion, errors=errors.openai),
     InferenceRoute("/v1/completions", openai_asks.read_completion, errors=errors.openai),
+    InferenceRoute("/v1/responses", openai_asks.read_response, errors=errors.openai),
     InferenceRoute("/v1/embeddings", openai_asks.read_embedding, errors=errors.openai),
 )
 
