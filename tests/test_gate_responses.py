@@ -85,6 +85,9 @@ async def test_a_conversation_of_items_reaches_the_server(gate: Gatehouse) -> No
     assert [message["role"] for message in messages] == ["system", "user", "assistant", "tool"]
     assert messages[2]["tool_calls"][0]["function"]["name"] == "time"
     assert messages[3]["tool_call_id"] == "c1"
+    recorded = await gate.audit(answer.headers["x-request-id"])
+    assert recorded.prompt == "Time?"
+    assert recorded.messages["input"] == items
 
 
 @pytest.mark.parametrize(

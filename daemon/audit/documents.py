@@ -18,14 +18,14 @@ _decode = msgspec.json.Decoder().decode
 
 def split_request(document: dict[str, Any]) -> list[bytes]:
     """The parts of a request: one, or head, messages, tail."""
-    messages = document.get("messages")
-    if not isinstance(messages, list) or not messages:
+    listed = _listed(document)
+    if listed is None:
         return [_encode(document)]
     head, tail = bytearray(b"{"), bytearray(b"]")
     side = head
     for name, value in document.items():
-        if name == "messages":
-            side += b'"messages":['
+        if name == listed:
+            side += _encode(name) + b":["
             side = tail
             continue
         if side is tail:
@@ -34,7 +34,7 @@ def split_request(document: dict[str, Any]) -> list[bytes]:
         if side is head:
             side += b","
     tail += b"}"
-    return [bytes(head), *map(_message, messages), bytes(tail)]
+    return [bytes(head), *map(_message, document[listed]), bytes(tail)]
 
 
 def join_request(parts: Sequence[bytes]) -> bytes:
@@ -46,12 +46,12 @@ def join_request(parts: Sequence[bytes]) -> bytes:
 
 def weight(document: dict[str, Any]) -> int:
     """About how many bytes a request holds, cheaply: its long texts and lists of texts."""
-    total = 0
+    total, listed = 0, _listed(document)
     for name, value in document.items():
         if isinstance(value, str):
             total += len(value)
         elif isinstance(value, list):
-            total += sum(map(weight, value)) if name == "messages" else sum(map(_length, value))
+            total += sum(map(_weight, value)) if name == listed else sum(map(_length, value))
     return total
 
 
@@ -64,6 +64,8 @@ def prompt_of(document: Any) -> str:
             return next((text_of(each) for each in reversed(messages) if _is_users(each)), "")
         case {"input": str(text)}:
             return text
+        case {"input": [{}, *_] as items}:
+            return next((text_of(each) for each in reversed(items) if _is_users(each)), "")
         case {"input": list(texts)}:
             return "\n".join(text for text in texts if isinstance(text, str))
     return ""
@@ -104,6 +106,19 @@ def value_of(part: bytes) -> Any:
         return _decode(part)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return part.decode("utf-8", "replace")
+
+
+def _listed(document: dict[str, Any]) -> str | None:
+    """The field that holds the turns of a conversation: `messages`, or the items of a response's `input`."""
+    for name in ("messages", "input"):
+        value = document.get(name)
+        if isinstance(value, list) and value and (name == "messages" or isinstance(value[0], dict)):
+            return name
+    return None
+
+
+def _weight(message: Any) -> int:
+    return weight(message) if isinstance(message, dict) else 8
 
 
 def _message(message: Any) -> bytes:
