@@ -99,6 +99,8 @@ async def serve(config: Config, *, builtin_model: bool, read_again: Callable[[],
 class Asked:
     """What signals ask for: SIGTERM or SIGINT to stop, a second one to stop at once, SIGHUP to read again.
 
+    A terminal that was closed sends SIGHUP as well, and means that nobody is there any more: that is a stop.
+
     While the start is under way the second one ends the process, later the third: what hangs must not hang for ever.
     """
 
@@ -110,8 +112,16 @@ class Asked:
         self.started = False
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stop, number)
+        # Who started us with SIGHUP ignored (nohup) means us to outlive the terminal.
+        self._on_terminal = os.isatty(0) and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
         # During the start, too: left alone, SIGHUP would end the process.
-        loop.add_signal_handler(signal.SIGHUP, self.to_read_again.set)
+        loop.add_signal_handler(signal.SIGHUP, self._hang_up_or_read_again)
+
+    def _hang_up_or_read_again(self) -> None:
+        if self._on_terminal and not os.isatty(0):
+            self._stop(signal.SIGHUP)
+        else:
+            self.to_read_again.set()
 
     def _stop(self, number: signal.Signals) -> None:
         if not self.to_stop.done():

@@ -189,3 +189,27 @@ async def _answers(client: httpx.AsyncClient, port: int) -> Any:
         return (await client.get(f"http://127.0.0.1:{port}/health")).status_code == 200
     except httpx.HTTPError:
         return False
+
+
+async def test_a_terminal_that_is_closed_ends_the_daemon_in_it(tmp_path: Path) -> None:
+    """The kernel's SIGHUP of a terminal that hung up means a stop; while the terminal is there it means a reload."""
+    ours, theirs = os.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *("setsid", "--ctty", sys.executable, "-m", "daemon", "--data", str(tmp_path / "data"), "--port", "0"),
+        *("--ollama", "http://127.0.0.1:9"),
+        env=os.environ | {"GATELODGE_STORAGE__MIN_FREE": "0", "GATELODGE_LOG__FORMAT": "json"},
+        stdin=theirs,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    os.close(theirs)
+    daemon = DaemonProcess(process)
+    try:
+        await daemon.listening()
+        daemon.send(signal.SIGHUP)
+        await until(lambda: daemon.said("the configuration was read again"))
+        os.close(ours)
+        await until(lambda: daemon.said("stopping: SIGHUP"))
+        assert await asyncio.wait_for(process.wait(), 30) == 0
+    finally:
+        await daemon.kill()
