@@ -341,7 +341,13 @@ def _connect(stack: AsyncExitStack, house: House) -> None:
     house.keeping.jobs.changed = lambda id_: hub.publish("job", str(id_))
     house.directory.listeners.append(directory_changed)
     house.registry.changed = partial(hub.publish, "upstream")
-    house.readiness = Readiness({"upstream": house.registry.why_not_ready, "storage": disk.why_not_ready})
+    house.readiness = Readiness(
+        {
+            "upstream": house.registry.why_not_ready,
+            "storage": disk.why_not_ready,
+            "audit": house.database.why_not_ready,
+        }
+    )
     for work in (
         gate.keep_partials(),
         house.admission.run(),
