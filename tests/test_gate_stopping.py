@@ -213,3 +213,30 @@ async def test_a_terminal_that_is_closed_ends_the_daemon_in_it(tmp_path: Path) -
         assert await asyncio.wait_for(process.wait(), 30) == 0
     finally:
         await daemon.kill()
+
+
+async def test_a_first_start_whose_greeting_nobody_reads_is_a_start(tmp_path: Path) -> None:
+    """Standard output a pipe that was left: the key lies in its file, requests are served, a stop ends with 0."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    async with ScriptedUpstream() as upstream:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "daemon", "--data", str(tmp_path / "data"), "--port", "0"),
+            *("--ollama", upstream.url),
+            env=os.environ | {"GATELODGE_STORAGE__MIN_FREE": "0", "GATELODGE_LOG__FORMAT": "json"},
+            stdout=writing,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        os.close(writing)
+        daemon = DaemonProcess(process)
+        try:
+            await daemon.listening()
+            file = tmp_path / "data" / "first-key"
+            await until(lambda: file.exists() and file.read_text().strip())
+            key = file.read_text().strip()
+            async with httpx.AsyncClient(timeout=20, headers={"Authorization": f"Bearer {key}"}) as client:
+                answer = await client.post(f"{daemon.url}/api/chat", json=QUESTION | {"stream": False})
+                assert answer.status_code == 200
+            assert await daemon.stop() == 0
+        finally:
+            await daemon.kill()
