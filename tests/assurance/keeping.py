@@ -77,9 +77,9 @@ ROWS = (
                 (f"{RETENTION}::test_a_record_of_retention_that_is_not_sealed_excuses_nothing",),
             ),
         ),
-        "10,000 exchanges exported, read back and erased in 4.5 s, the file shrinks from 33.8 to 7.8 MB; others' commits"
-        " meanwhile p50 0.4 ms, p99 8.3 ms (python -m tests.bench.keeping); killed between its steps at 4 points: no body"
-        " lost, none left behind by the next one",
+        "10,000 exchanges exported, read back and erased in 4.5 s, the file shrinks from 33.8 to 7.8 MB; meanwhile"
+        " others' commits p50 0.4 ms, p99 8.3 ms (python -m tests.bench.keeping); killed at 4 points: no body lost,"
+        " none left behind by the next one",
     ),
     Row(
         "A8",
@@ -129,8 +129,8 @@ ROWS = (
                 (f"{RETENTION}::test_the_file_gets_smaller_in_short_steps",),
             ),
         ),
-        "a tmpfs of 32 MiB filled to the last block: an export to it fails and leaves no file; retention of one that was"
-        " verified elsewhere shrinks the database from 4.5 to 0.3 MB with a reserve of 2 MiB, and requests are admitted"
-        " again (tests/rigs/full_disk.py keeping)",
+        "a tmpfs of 32 MiB filled to the last block: an export to it fails and leaves no file; retention of one that"
+        " was verified elsewhere shrinks the database from 4.5 to 0.3 MB with a reserve of 2 MiB, and requests are"
+        " admitted again (tests/rigs/full_disk.py keeping)",
     ),
 )
