@@ -137,6 +137,8 @@ async def _reload_when_asked(house: House, asked: Asked, read_again: Callable[[]
     while True:
         await asked.to_read_again.wait()
         asked.to_read_again.clear()
+        if house.stopping:
+            return  # READY after STOPPING would be a lie
         systemd.reloading()
         try:
             await reload(house, read_again)

@@ -97,10 +97,14 @@ async def test_a_second_signal_ends_at_once_and_still_records(tmp_path: Path) ->
                 await anext(lines)
                 daemon.send(signal.SIGTERM)
                 await until(lambda: daemon.said("may go on for 600 s"))
+                daemon.send(signal.SIGHUP)
                 daemon.send(signal.SIGINT)
                 rest = [json.loads(line) async for line in lines]
             assert rest == [{"error": "the gateway is shutting down"}]
             assert await asyncio.wait_for(daemon.process.wait(), 20) == 0
+            await daemon.stop()
+            assert daemon.said("stopped")
+            assert not daemon.said("the configuration was read again"), "a daemon that stops reads nothing again"
     assert ends(tmp_path) == ["shutdown"]
 
 
