@@ -65,6 +65,10 @@ class Lodge(App[None]):
         self._guard = OutputGuard()
         self._tasks: list[asyncio.Task[None]] = []
 
+    def as_of(self) -> float:
+        """The moment, Unix seconds, that the mirror shows: now, or when the lost daemon was last heard."""
+        return self.now() - (self.link.stale_for() if self.link.state == "lost" else 0.0)
+
     def get_default_screen(self) -> Screen[Any]:
         return self.main
 

@@ -44,6 +44,7 @@ def run(socket: Path, *, mouse: bool, slow: bool) -> int:
     gc.disable()  # nothing of what is imported is garbage: the collector would only look at it, again and again
     from console.app import Lodge
 
+    _outlive_the_terminal()
     gc.freeze()
     gc.enable()
     app = Lodge(socket, slow=slow)
@@ -58,6 +59,23 @@ def run(socket: Path, *, mouse: bool, slow: bool) -> int:
         signal.signal(number, leave)
     app.run(mouse=mouse)
     return app.return_code or 0
+
+
+def _outlive_the_terminal() -> None:
+    """Textual's writer dies with the terminal (SSH broke off), and its bounded queue then blocks whoever writes, for
+    good: even the way out. Ours reads on and throws away, until it is told to stop."""
+    from textual.drivers import linux_driver
+    from textual.drivers._writer_thread import WriterThread
+
+    class Writer(WriterThread):
+        def run(self) -> None:
+            try:
+                super().run()
+            except OSError:
+                while self._queue.get() is not None:
+                    pass
+
+    linux_driver.WriterThread = Writer  # type: ignore[attr-defined]
 
 
 def keep_traceback(error: BaseException | None) -> str:

@@ -99,6 +99,8 @@ async def serve(config: Config, *, builtin_model: bool, read_again: Callable[[],
 class Asked:
     """What signals ask for: SIGTERM or SIGINT to stop, a second one to stop at once, SIGHUP to read again.
 
+    A terminal that was closed sends SIGHUP as well, and means that nobody is there any more: that is a stop.
+
     While the start is under way the second one ends the process, later the third: what hangs must not hang for ever.
     """
 
@@ -110,8 +112,16 @@ class Asked:
         self.started = False
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stop, number)
+        # Who started us with SIGHUP ignored (nohup) means us to outlive the terminal.
+        self._on_terminal = os.isatty(0) and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
         # During the start, too: left alone, SIGHUP would end the process.
-        loop.add_signal_handler(signal.SIGHUP, self.to_read_again.set)
+        loop.add_signal_handler(signal.SIGHUP, self._hang_up_or_read_again)
+
+    def _hang_up_or_read_again(self) -> None:
+        if self._on_terminal and not os.isatty(0):
+            self._stop(signal.SIGHUP)
+        else:
+            self.to_read_again.set()
 
     def _stop(self, number: signal.Signals) -> None:
         if not self.to_stop.done():
@@ -127,6 +137,8 @@ async def _reload_when_asked(house: House, asked: Asked, read_again: Callable[[]
     while True:
         await asked.to_read_again.wait()
         asked.to_read_again.clear()
+        if house.stopping:
+            return  # READY after STOPPING would be a lie
         systemd.reloading()
         try:
             await reload(house, read_again)
@@ -331,7 +343,13 @@ def _connect(stack: AsyncExitStack, house: House) -> None:
     house.keeping.jobs.changed = lambda id_: hub.publish("job", str(id_))
     house.directory.listeners.append(directory_changed)
     house.registry.changed = partial(hub.publish, "upstream")
-    house.readiness = Readiness({"upstream": house.registry.why_not_ready, "storage": disk.why_not_ready})
+    house.readiness = Readiness(
+        {
+            "upstream": house.registry.why_not_ready,
+            "storage": disk.why_not_ready,
+            "audit": house.database.why_not_ready,
+        }
+    )
     for work in (
         gate.keep_partials(),
         house.admission.run(),

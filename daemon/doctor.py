@@ -232,7 +232,7 @@ def _certificate(path: Path) -> Iterator[Finding]:
     days = (ends - datetime.now(UTC)).days
     words = f"the certificate {path} ends on {ends:%Y-%m-%d}"
     if days < 0:
-        yield Finding("tls", "error", f"{words}: it is over", "renew it, then restart the daemon")
+        yield Finding("tls", "error", f"{words}: it is over", "renew it, then have the daemon reload it (SIGHUP)")
     elif days < CERTIFICATE_DAYS:
         yield Finding("tls", "warning", f"{words}, in {days} days", "renew it")
     else:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import io
 import logging
-import os
 import queue
 import sys
 import threading
@@ -130,7 +129,6 @@ class Writer(threading.Thread):
     def __init__(self, stream: TextIO, formatter: logging.Formatter) -> None:
         super().__init__(name="log", daemon=True)
         self._stream = stream
-        self._descriptor = _descriptor(stream)
         self._dropped = 0
         self._text = io.StringIO()
         self._handler = logging.StreamHandler(self._text)
@@ -173,24 +171,10 @@ class Writer(threading.Thread):
         self._text.seek(0)
         self._text.truncate()
         try:
-            if self._descriptor is None:
-                self._stream.write(text)
-                self._stream.flush()
-            else:
-                # Not through the stream: this thread may hang here for ever, and the stream's lock with it, for which
-                # the interpreter would wait in vain when it ends.
-                rest = memoryview(text.encode("utf-8", "backslashreplace"))
-                while rest:
-                    rest = rest[os.write(self._descriptor, rest) :]
+            self._stream.write(text)
+            self._stream.flush()
         except OSError:
             pass  # nobody reads the log any more: no reason to end, and nobody to tell
-
-
-def _descriptor(stream: TextIO) -> int | None:
-    try:
-        return stream.fileno()
-    except (OSError, ValueError):
-        return None  # a text in memory
 
 
 def _gap(lines: int) -> logging.LogRecord:

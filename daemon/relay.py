@@ -308,8 +308,10 @@ class Gate:
 
     async def _wait_for_client(self, exchange: Exchange, slow: Awaitable[None]) -> None:
         try:
-            # Shielded: a write of Tornado's that is cancelled is logged as a failure of its own.
-            await asyncio.wait_for(asyncio.shield(slow), STALLED_CLIENT)
+            # Not `wait_for`, which may swallow a cancellation that comes with the result. Shielded: Tornado logs a
+            # write that is cancelled as a failure of its own.
+            async with asyncio.timeout(STALLED_CLIENT):
+                await asyncio.shield(slow)
         except TimeoutError:
             exchange.end(EndState.CLIENT_LEFT, f"the client read nothing for {STALLED_CLIENT:.0f} seconds")
         except OSError:
@@ -348,7 +350,8 @@ class Gate:
         """Set down the running answers every second, until cancelled: a crash loses at most the last one."""
         while True:
             try:
-                await asyncio.wait_for(self._grown.wait(), PARTIAL_EVERY)
+                async with asyncio.timeout(PARTIAL_EVERY):
+                    await self._grown.wait()
             except TimeoutError:
                 pass  # nothing grew fast; look anyway
             self._grown.clear()

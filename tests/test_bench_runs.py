@@ -6,11 +6,18 @@ import asyncio
 import os
 import subprocess
 import sys
+from contextlib import aclosing
+from pathlib import Path
 
+from common.protocol import AuditSearch
+from daemon.audit.search import search
 from tests.bench import proc
+from tests.bench.charges import charge_of
+from tests.bench.growth import fill
 from tests.bench.load import Client, Result, Spec, chat, connect
 from tests.bench.table import FIGURES, any_lost, printed
 from tests.bench.targets import Cores, upstream
+from tests.rigs.journals import desk_in
 from tests.rigs.process import ROOT
 
 
@@ -97,3 +104,23 @@ def test_cpu_and_memory_are_those_of_the_whole_tree() -> None:
     subprocess.run([sys.executable, "-c", "sum(range(4_000_000))"], check=True)
     assert proc.cpu_seconds(os.getpid()) - before >= 0.02
     assert proc.memory(os.getpid()) > 10
+
+
+async def test_a_filled_journal_is_a_whole_one(tmp_path: Path) -> None:
+    """What the bench stores to measure with is chained, closed and found as if it had been served."""
+    async with desk_in(tmp_path) as desk:
+        fill(desk.path, 20)
+        report = await desk.journal.verify()
+        assert (report.intact, report.records) == (True, 40)
+        async with aclosing(search(desk.database, AuditSearch(), now_us=desk.clock.wall())) as rows:
+            assert [row.state async for row in rows] == ["ok"] * 20
+
+
+def test_what_a_module_spends_is_charged_to_its_part() -> None:
+    """Ours by the part of the house, another's by whom it works for; nobody's to whoever called it."""
+    site = "/somewhere/lib/python3.11/site-packages"
+    assert charge_of(f"{ROOT}/daemon/traffic/windows.py") == "limits and line"
+    assert charge_of(f"{ROOT}/daemon/relay.py") == "relay"
+    assert charge_of(f"{site}/tornado/iostream.py") == "client's connection (HTTP)"
+    assert charge_of("/usr/lib/python3.11/asyncio/runners.py") == "event loop and sockets"
+    assert charge_of("~") == charge_of("/usr/lib/python3.11/hmac.py") == ""

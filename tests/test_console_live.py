@@ -212,6 +212,43 @@ async def test_wide_terminals_show_details_tall_ones_plots(tmp_path: Path) -> No
         assert "highest" not in seat.frame()
 
 
+async def test_the_mouse_moves_sorts_and_opens(tmp_path: Path) -> None:
+    """A click takes the cursor to a row, on a title orders by it; twice opens; the wheel moves."""
+    async with busy(tmp_path, 4) as seat:
+        table = seat.app.main.page.table  # type: ignore[union-attr]
+        await seat.pilot.click(table, offset=(5, 3))
+        await until(lambda: table.cursor_id == table.ids[2])
+        await seat.pilot.click(table, offset=(seat.line("USER").index("USER") + 1, 0))
+        await seat.sees("sort USER▲")
+        await seat.pilot.click(table, offset=(5, 1), times=2)
+        await seat.sees("PROMPT", "Esc Back")
+        await seat.press("escape")
+        await seat.sees("[1 Live]")
+
+
+async def test_what_is_stale_does_not_grow_older(tmp_path: Path) -> None:
+    """Elapsed times stand where they were when the daemon was last heard: nobody knows more."""
+    async with busy(tmp_path, 1) as seat:
+        link = seat.app.link
+        seat.office.gate.house.hub.close("gone")
+        await seat.sees("STALE")
+        heard = link.heard_at
+        link.heard_at = heard - 3600  # an hour without a word
+        seat.app.main.tick()
+        assert "1h00m" in seat.line("STALE")
+        assert " 59m" not in seat.line("smollm2")
+        assert "1h" not in seat.line("smollm2")
+
+
+async def test_nobody_looks_it_draws_once_a_second(tmp_path: Path) -> None:
+    """A terminal that lost the focus costs a quarter; with the focus it is quick again."""
+    async with open_seat(tmp_path) as seat:
+        seat.app.main.looked_at(False)
+        await seat.sees("1 Hz")
+        seat.app.main.looked_at(True)
+        await seat.sees("4 Hz")
+
+
 async def test_help_tells_the_keys_in_force(tmp_path: Path) -> None:
     """Those of the page too; from the bindings, so that it cannot be out of date."""
     async with open_seat(tmp_path, size=(80, 50)) as seat:
@@ -228,9 +265,16 @@ async def test_a_command_is_typed_completed_and_run(tmp_path: Path) -> None:
         await seat.press("colon")
         await seat.type("users lis")
         await seat.press("tab")
-        await until(lambda: seat.app.prompt.entry.value == "users list")
+        await until(lambda: seat.app.prompt.entry.value == "users list ")
         await seat.press("enter")
         await seat.sees("EMAIL", "ana@example.org", ": users list", timeout=20)
+        await seat.press("escape")
+        await seat.press("colon")
+        await seat.type("users d")
+        await seat.press("tab")
+        await seat.sees("delete", "disable")
+        await seat.press("tab", "tab")
+        await until(lambda: seat.app.prompt.entry.value == "users disable")
         await seat.press("escape")
         await seat.press("colon")
         await seat.type("nonsense")

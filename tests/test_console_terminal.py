@@ -14,6 +14,7 @@ import pytest
 from console import launch
 from tests.rigs.console import ROOT, Terminal, gatelodge, has_tmux
 from tests.rigs.office import open_office
+from tests.rigs.until import until
 
 pytestmark = pytest.mark.skipif(not has_tmux(), reason="needs tmux")
 
@@ -51,6 +52,16 @@ async def test_a_signal_gives_the_terminal_back(tmp_path: Path, number: signal.S
             assert (
                 terminal.tmux("display-message", "-p", "#{alternate_on} #{mouse_any_flag} #{cursor_flag}") == "0 0 1\n"
             )
+
+
+async def test_a_connection_that_drops_ends_it(tmp_path: Path) -> None:
+    """The terminal is gone altogether, as when SSH breaks off: no console stays behind and spins."""
+    async with open_office(tmp_path) as office:
+        with Terminal(gatelodge(office.socket), tmp_path) as terminal:
+            await terminal.sees("● LIVE")
+            process = Path(f"/proc/{console_process(terminal)}")
+            terminal.tmux("kill-server")
+            await until(lambda: not process.exists(), timeout=20)
 
 
 @pytest.mark.parametrize(

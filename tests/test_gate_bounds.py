@@ -18,8 +18,8 @@ from daemon.web import bounds, connection
 from tests.rigs.certificates import make_certificate
 from tests.rigs.gatehouse import QUESTION, Gatehouse, RawClient, gatehouse
 from tests.rigs.scripted_upstream import ScriptedUpstream
-from tests.rigs.until import until
-from tests.rigs.upstream_behaviours import saying, stall_before_headers
+from tests.rigs.until import settled, until
+from tests.rigs.upstream_behaviours import saying, stall_after, stall_before_headers
 
 # The loop that the daemon itself runs on (tests/conftest.py).
 EVENT_LOOPS = ("uvloop",)
@@ -68,7 +68,7 @@ async def dialled(gate: Gatehouse) -> AsyncIterator[RawClient]:
         client.close()
 
 
-async def drip(port: int, whole: bytes, at_once: int) -> bytes:
+async def drip(port: int, whole: bytes, at_once: int, pause: float = 0.05) -> bytes:
     """Send `at_once` bytes, then one after the other for as long as the gate takes them; what it said."""
     client = await RawClient.connect(port)
     heard = asyncio.ensure_future(client.reader.read())
@@ -76,7 +76,7 @@ async def drip(port: int, whole: bytes, at_once: int) -> bytes:
         with contextlib.suppress(ConnectionError):
             await client.send(whole[:at_once])
             for place in range(at_once, len(whole) - 1):
-                await asyncio.wait({heard}, timeout=0.05)
+                await asyncio.wait({heard}, timeout=pause)
                 if heard.done():
                     break
                 await client.send(whole[place : place + 1])
@@ -87,17 +87,13 @@ async def drip(port: int, whole: bytes, at_once: int) -> bytes:
         client.close()
 
 
-async def besieged(gate: Gatehouse, count: int) -> tuple[list[bytes], int]:
+async def besieged(gate: Gatehouse, count: int, pause: float = 0.05) -> tuple[list[bytes], int]:
     """`count` connections that say nothing, drip a head, or drip a body; what each was told, and how many good clients
     were served meanwhile."""
     asked = chat(gate)
     middle = asked.index(b"\r\n\r\n") + 10
-    siege = asyncio.gather(
-        *(
-            drip(gate.port, b"" if n % 3 == 0 else asked * 30, 0 if n % 3 == 0 else 20 if n % 3 == 1 else middle)
-            for n in range(count)
-        )
-    )
+    ways = ((b"", 0), (asked * 30, 20), (asked * 30, middle))
+    siege = asyncio.gather(*(drip(gate.port, *ways[number % 3], pause) for number in range(count)))
     served = 0
     while not siege.done():
         answer = await gate.chat()
@@ -108,7 +104,7 @@ async def besieged(gate: Gatehouse, count: int) -> tuple[list[bytes], int]:
 
 async def test_dripping_and_silent_connections_are_closed_and_hurt_nobody(gate: Gatehouse, soon: None) -> None:
     """H2, bounded: 60 of them end by themselves while a good client is served without a pause."""
-    told, served = await asyncio.wait_for(besieged(gate, 60), 30)
+    told, served = await asyncio.wait_for(besieged(gate, 60), 10)
     assert served > 3
     assert sum(1 for each in told if each == b"") >= 40, "a head that never came has no answer"
     assert sum(1 for each in told if each.startswith(b"HTTP/1.1 408 ")) >= 19
@@ -119,7 +115,7 @@ async def test_dripping_and_silent_connections_are_closed_and_hurt_nobody(gate: 
 async def test_five_hundred_dripping_connections_are_closed_within_ten_seconds(gate: Gatehouse) -> None:
     """H2, whole: with the real deadlines."""
     began = asyncio.get_running_loop().time()
-    told, served = await besieged(gate, 500)
+    told, served = await besieged(gate, 500, pause=0.5)
     took = asyncio.get_running_loop().time() - began
     print(f"500 closed after {took:.1f} s; {served} good chats meanwhile")
     assert len(told) == 500
@@ -172,9 +168,18 @@ async def test_a_body_has_a_pace(gate: Gatehouse, soon: None, monkeypatch: pytes
     """Never silent, and slower than any line: 408 in words."""
     monkeypatch.setattr(bounds, "BODY_SILENCE", 0.5)
     monkeypatch.setattr(bounds, "BODY_PACE", 1000)
-    told = await drip(gate.port, head(gate, 100_000) + b"x" * 100_000, at_once=200)
+    told = await asyncio.wait_for(drip(gate.port, head(gate, 100_000) + b"x" * 100_000, at_once=200), 8)
     assert told.startswith(b"HTTP/1.1 408 ")
     assert b"bytes a second" in told
+
+
+async def test_a_body_that_stops_is_not_waited_for(gate: Gatehouse, soon: None) -> None:
+    """However fast it came before: 408 in words."""
+    async with dialled(gate) as client:
+        await client.send(head(gate, 500_000) + b"x" * 400_000)
+        said = await asyncio.wait_for(client.reader.read(), 5)
+        assert said.startswith(b"HTTP/1.1 408 ")
+        assert b"nothing more" in said
 
 
 async def test_a_proxy_may_hold_as_many_connections_as_it_likes(tmp_path: Path, upstream: ScriptedUpstream) -> None:
@@ -187,6 +192,41 @@ async def test_a_proxy_may_hold_as_many_connections_as_it_likes(tmp_path: Path, 
             assert (await client.read_head()).startswith(b"HTTP/1.1 200 ")
         for client in held:
             client.close()
+
+
+async def test_a_slow_reader_costs_at_most_a_mebibyte(gate: Gatehouse) -> None:
+    """H3: all that the gate itself holds of an answer whose client does not read, in each place where it could lie."""
+    gate.upstream.words = ["x" * 65_536] * 400
+    async with dialled(gate) as client:
+        await client.send(chat(gate))
+        await client.read_head()
+        (exchange,) = await until(gate.house.gate.live)
+        assert await settled(lambda: exchange.bytes_out) > 0
+        held = memory_of(gate)
+        print(held)
+        assert 0 < sum(held.values()) <= 1024 * 1024
+
+
+def memory_of(gate: Gatehouse) -> dict[str, int]:
+    """Bytes of running answers: from the upstream and unread, written and not taken, not yet set down."""
+    return {
+        "unread": sum(each._response._unread for each in gate.house.registry.upstreams[0].pool._open if each._response),
+        "unsent": sum(len(each.stream._write_buffer or b"") for each in gate.house.servers[0]._connections),
+        "unkept": sum(each.unkept for each in gate.house.gate._running.values()),
+    }
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_what_sets_answers_down_stops_when_it_is_told_to(gate: Gatehouse, turns: int) -> None:
+    """Also in the moment in which an answer grew: else a daemon that stops under load would wait for it for ever."""
+    keeping = asyncio.ensure_future(gate.house.gate.keep_partials())
+    await asyncio.sleep(0.01)
+    gate.house.gate._grown.set()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    keeping.cancel()
+    done, _ = await asyncio.wait({keeping}, timeout=2)
+    assert done
 
 
 async def test_a_stalled_client_ends_its_exchange_and_is_recorded(
@@ -238,6 +278,49 @@ async def test_who_sends_too_far_ahead_is_cut_off(gate: Gatehouse) -> None:
         with contextlib.suppress(ConnectionError):
             assert await client.read_all() == b""
         await until(lambda: not gate.house.gate.live() and gate.house.answering == 0)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("where", ["queue", "prefill", "stream"])
+async def test_two_hundred_departures_are_noticed_at_once(gate: Gatehouse, where: str) -> None:
+    """H4, whole: from the client's close to the upstream's notice (in line: to the end of the exchange)."""
+    took = []
+    held = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    gate.upstream.default = stall_after(1, held) if where == "stream" else stall_before_headers(held)
+    if where == "queue":
+        seated = [await RawClient.connect(gate.port) for _ in range(2)]
+        for client in seated:
+            await client.send(chat(gate))
+        await until(lambda: gate.upstream.running == 2)
+    for _ in range(200):
+        asked = len(gate.upstream.inference)
+
+        def reached(before: int = asked) -> bool:
+            return len(gate.upstream.inference) > before
+
+        async with dialled(gate) as client:
+            await client.send(chat(gate))
+            if where == "queue":
+                await until(lambda: len(gate.house.gate.live()) == 3)
+            else:
+                await until(reached)
+            if where == "stream":
+                await client.read_head()
+            began = loop.time()
+        if where == "queue":
+            await until(lambda: len(gate.house.gate.live()) == 2)
+        else:
+            await asyncio.wait_for(gate.upstream.inference[-1].client_left.wait(), 2.5)
+        took.append(loop.time() - began)
+    took.sort()
+    print(f"{where}: median {took[100] * 1000:.1f} ms, longest {took[-1] * 1000:.1f} ms, 200 of 200")
+    if where == "queue":
+        for client in seated:
+            client.close()
+    await until(lambda: not gate.house.gate.live())
+    seats = gate.house.registry.upstreams[0].seats
+    assert (seats.running, seats.waiting) == (0, 0)
 
 
 async def test_two_requests_sent_at_once_are_answered_in_their_order(gate: Gatehouse) -> None:

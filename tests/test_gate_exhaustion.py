@@ -106,6 +106,25 @@ async def test_an_accept_loop_without_descriptors_does_not_spin(monkeypatch: pyt
         taken[0].close()
 
 
+async def test_at_the_ceiling_one_is_the_last_until_others_are_free() -> None:
+    """However often it looks: a connection a look would eat what is kept for those inside."""
+    taken: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0)) as real:
+        real.setblocking(False)
+        accepting = Accepting(real, lambda connection, _: taken.append(connection), ceiling=3)
+        with socket.create_connection(real.getsockname()), socket.create_connection(real.getsockname()):
+            await until(lambda: taken)
+            for _ in range(5):
+                accepting._look_again()
+                await holds(lambda: len(taken) == 1, turns=3)
+            accepting._ceiling = descriptors.NO_CEILING
+            accepting._look_again()
+            await until(lambda: len(taken) == 2)
+        accepting.stop()
+        for each in taken:
+            each.close()
+
+
 async def test_a_connection_that_was_lost_on_the_way_is_passed_over() -> None:
     """accept(2): pending network errors of the new socket say nothing about the listening one."""
     taken: list[socket.socket] = []

@@ -228,6 +228,8 @@ async def test_an_upstream_that_is_taken_away_serves_its_own_to_their_end(
         await until(lambda: (old.seats.running, old.seats.waiting) == (2, 1))
         await reloaded(gate, upstreams=(configuration.UpstreamConfig(name="up", url=other.url, seats=1),))
         assert [each.url for each in gate.house.registry.upstreams] == [other.url]
+        looking = asyncio.create_task(gate.house.registry.run())
+        await until(lambda: gate.house.registry.upstreams[0].healthy)
         assert (await gate.chat()).status_code == 200
         assert len(other.inference) == 1
         for _ in range(3):
@@ -236,7 +238,6 @@ async def test_an_upstream_that_is_taken_away_serves_its_own_to_their_end(
         held.set()
         assert [one.status_code for one in await asyncio.gather(*asking)] == [200, 200]
         assert (len(upstream.inference), len(other.inference)) == (3, 1)
-        looking = asyncio.create_task(gate.house.registry.run())
         await until(lambda: not gate.house.registry._retired)
         looking.cancel()
         await asyncio.wait({looking})

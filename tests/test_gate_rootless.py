@@ -65,6 +65,7 @@ async def test_the_daemon_runs_without_root_and_keeps_its_files_to_itself(tmp_pa
                 assert (
                     next(line.split()[1:] for line in status.splitlines() if line.startswith("Uid:")) == [str(uid)] * 4
                 )
+                await until(lambda: (data / "first-key").exists() and (data / "first-key").read_text(encoding="ascii"))
                 key = (data / "first-key").read_text(encoding="ascii").strip()
                 async with httpx.AsyncClient(timeout=20, headers={"Authorization": f"Bearer {key}"}) as http:
                     answer = await http.post(f"{daemon.url}/api/chat", json=QUESTION | {"stream": False})

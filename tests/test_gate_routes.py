@@ -57,6 +57,57 @@ NEVER_FORWARDED = [
 ]
 
 
+# Every route of Ollama's server (routes.go), with the body that it would take, and whether it is sent on to one. The
+# lists (tags, ps, version) are answered from what the gate knows of its upstreams; `/v1` is a dialect of its own.
+OF_OLLAMA: list[tuple[str, str, object, bool]] = [
+    ("HEAD", "/", None, False),
+    ("GET", "/", None, False),
+    ("HEAD", "/api/version", None, False),
+    ("GET", "/api/version", None, False),
+    ("GET", "/api/status", None, False),
+    ("POST", "/api/pull", {"model": "new:1b", "stream": False}, True),
+    ("POST", "/api/push", {"model": MODEL, "stream": False}, True),
+    ("HEAD", "/api/tags", None, False),
+    ("GET", "/api/tags", None, False),
+    ("POST", "/api/show", {"model": MODEL}, True),
+    ("DELETE", "/api/delete", {"model": "qwen3:8b"}, True),
+    ("POST", "/api/me", {}, False),
+    ("POST", "/api/signout", {}, False),
+    ("DELETE", "/api/user/keys/abc", None, False),
+    ("POST", "/api/create", {"model": "mine", "from": MODEL, "stream": False}, True),
+    ("POST", f"/api/blobs/sha256:{hashlib.sha256(BLOB).hexdigest()}", BLOB, True),
+    ("HEAD", f"/api/blobs/sha256:{hashlib.sha256(BLOB).hexdigest()}", None, True),
+    ("POST", "/api/copy", {"source": MODEL, "destination": "copy"}, True),
+    ("POST", "/api/experimental/web_search", {"query": "x"}, False),
+    ("POST", "/api/experimental/web_fetch", {"url": "http://elsewhere"}, False),
+    ("GET", "/api/experimental/aliases", None, False),
+    ("GET", "/api/ps", None, False),
+    ("POST", "/api/generate", {"model": MODEL, "prompt": "x", "stream": False}, True),
+    ("POST", "/api/chat", QUESTION | {"stream": False}, True),
+    ("POST", "/api/embed", {"model": MODEL, "input": "x"}, True),
+    ("POST", "/api/embeddings", {"model": MODEL, "prompt": "x"}, True),
+    ("GET", "/v1/models", None, False),
+    ("GET", "/debug/pprof/", None, False),
+    ("GET", "/api/blobs/sha256:" + "0" * 64, None, False),
+    ("POST", "/api/blobs/../delete", {"model": MODEL}, False),
+    ("POST", "/api/blobs/sha256:" + "0" * 63 + "/", b"", False),
+]
+
+
+async def test_of_ollamas_routes_only_the_listed_ones_reach_it(gate: Gatehouse) -> None:
+    """H7: the whole table, asked by an administrator, who may do everything."""
+    _, key = await gate.member("root@example.org", role="admin")
+    for method, path, body, forwarded in OF_OLLAMA:
+        gate.upstream.requests.clear()
+        content = body if isinstance(body, bytes) else json.dumps(body).encode() if body is not None else b""
+        await gate.http.request(method, gate.url + path, content=content, headers=gate.bearer(key))
+        polled = {("GET", "/api/tags"), ("GET", "/api/ps"), ("GET", "/api/version")}
+        reached = [
+            (each.method, each.path) for each in gate.upstream.requests if (each.method, each.path) not in polled
+        ]
+        assert reached == ([(method, path)] if forwarded else []), (method, path)
+
+
 @pytest.mark.parametrize(("method", "path"), NEVER_FORWARDED)
 async def test_what_is_not_listed_never_reaches_an_upstream(gate: Gatehouse, method: str, path: str) -> None:
     """H7, deny by default: 404 or 405 in Ollama's shape, and the upstream hears nothing."""

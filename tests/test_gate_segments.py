@@ -64,7 +64,7 @@ async def test_a_crash_keeps_what_an_answer_had_a_second_ago(
             rows = await set_down(gate)
             return rows[0][0] if rows and (await gate.audit(rows[0][0])).response == so_far else None
 
-        request_id = await until(all_of_it, timeout=10)
+        request_id = await until(all_of_it)
         ((_, seated, first_byte, _),) = await set_down(gate)
         crashed = copy_as_after_a_crash(gate, tmp_path / "crashed")
         go_on.set()

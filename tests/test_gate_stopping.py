@@ -97,10 +97,14 @@ async def test_a_second_signal_ends_at_once_and_still_records(tmp_path: Path) ->
                 await anext(lines)
                 daemon.send(signal.SIGTERM)
                 await until(lambda: daemon.said("may go on for 600 s"))
+                daemon.send(signal.SIGHUP)
                 daemon.send(signal.SIGINT)
                 rest = [json.loads(line) async for line in lines]
             assert rest == [{"error": "the gateway is shutting down"}]
             assert await asyncio.wait_for(daemon.process.wait(), 20) == 0
+            await daemon.stop()
+            assert daemon.said("stopped")
+            assert not daemon.said("the configuration was read again"), "a daemon that stops reads nothing again"
     assert ends(tmp_path) == ["shutdown"]
 
 
@@ -189,3 +193,54 @@ async def _answers(client: httpx.AsyncClient, port: int) -> Any:
         return (await client.get(f"http://127.0.0.1:{port}/health")).status_code == 200
     except httpx.HTTPError:
         return False
+
+
+async def test_a_terminal_that_is_closed_ends_the_daemon_in_it(tmp_path: Path) -> None:
+    """The kernel's SIGHUP of a terminal that hung up means a stop; while the terminal is there it means a reload."""
+    ours, theirs = os.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *("setsid", "--ctty", sys.executable, "-m", "daemon", "--data", str(tmp_path / "data"), "--port", "0"),
+        *("--ollama", "http://127.0.0.1:9"),
+        env=os.environ | {"GATELODGE_STORAGE__MIN_FREE": "0", "GATELODGE_LOG__FORMAT": "json"},
+        stdin=theirs,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    os.close(theirs)
+    daemon = DaemonProcess(process)
+    try:
+        await daemon.listening()
+        daemon.send(signal.SIGHUP)
+        await until(lambda: daemon.said("the configuration was read again"))
+        os.close(ours)
+        await until(lambda: daemon.said("stopping: SIGHUP"))
+        assert await asyncio.wait_for(process.wait(), 30) == 0
+    finally:
+        await daemon.kill()
+
+
+async def test_a_first_start_whose_greeting_nobody_reads_is_a_start(tmp_path: Path) -> None:
+    """Standard output a pipe that was left: the key lies in its file, requests are served, a stop ends with 0."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    async with ScriptedUpstream() as upstream:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "daemon", "--data", str(tmp_path / "data"), "--port", "0"),
+            *("--ollama", upstream.url),
+            env=os.environ | {"GATELODGE_STORAGE__MIN_FREE": "0", "GATELODGE_LOG__FORMAT": "json"},
+            stdout=writing,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        os.close(writing)
+        daemon = DaemonProcess(process)
+        try:
+            await daemon.listening()
+            file = tmp_path / "data" / "first-key"
+            await until(lambda: file.exists() and file.read_text().strip())
+            key = file.read_text().strip()
+            async with httpx.AsyncClient(timeout=20, headers={"Authorization": f"Bearer {key}"}) as client:
+                answer = await client.post(f"{daemon.url}/api/chat", json=QUESTION | {"stream": False})
+                assert answer.status_code == 200
+            assert await daemon.stop() == 0
+        finally:
+            await daemon.kill()

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from daemon.audit.journal import PATIENCE
-from daemon.store.database import QUEUED_BYTES, QUEUED_JOBS, Database
+from daemon.store.database import QUEUED_BYTES, QUEUED_JOBS, Database, StoreFailed
 from tests.rigs.gatehouse import Gatehouse, gatehouse
 from tests.rigs.scripted_upstream import ScriptedUpstream
 from tests.rigs.until import until
@@ -101,3 +101,26 @@ async def test_what_cannot_be_recorded_is_refused_and_goes_nowhere(
 def test_the_bounds_are_those_that_are_promised() -> None:
     """Two seconds; 1,000 events or 64 MiB."""
     assert (PATIENCE, QUEUED_JOBS, QUEUED_BYTES) == (2.0, 1_000, 64 << 20)
+
+
+async def test_ready_says_so_and_why(gate: Gatehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A load balancer hears of it, and nobody of paths or particulars: those are in the log."""
+    gate.house.readiness.KEPT = 0.0
+    assert (await gate.http.get(gate.url + "/ready")).json()["checks"]["audit"] == "ok"
+    monkeypatch.setattr("daemon.store.database.STALLED", 0.05)
+    with stalled(gate.house.database):
+        await until(lambda: gate.house.database.stalled_for() > 0.05)
+        answer = await gate.http.get(gate.url + "/ready")
+        assert (answer.status_code, answer.json()["checks"]["audit"]) == (503, "the disk does not answer")
+
+    def damaged(conn: sqlite3.Connection) -> None:
+        error = sqlite3.DatabaseError("database disk image is malformed")
+        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise error
+
+    with pytest.raises(StoreFailed):
+        await gate.house.database.write(damaged)
+    answer = await gate.http.get(gate.url + "/ready")
+    assert answer.status_code == 503 and "its log says why" in answer.json()["checks"]["audit"]
+    refused = await gate.chat()
+    assert refused.status_code == 503 and str(gate.data) not in refused.text

@@ -120,7 +120,7 @@ class LivePage(TablePage):
     ]
 
     def rows(self) -> Mapping[str, LiveLine]:
-        mirror, now = self.lodge.link.mirror, self.lodge.now()
+        mirror, now = self.lodge.link.mirror, self.lodge.as_of()
         lines = {row_id: live_line(row, now) for row_id, row in mirror.rows["live"].items()}
         for row_id, row in mirror.rows.get("ended", {}).items():
             if row_id not in lines and now - times.from_iso(row["ended"]) / 1e6 <= KEPT:

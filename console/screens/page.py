@@ -5,9 +5,11 @@ How to write one: see the docstring of `console/screens/__init__.py`.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
+from rich.style import Style
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
@@ -18,7 +20,8 @@ from common.untrusted import clean
 from console.client import Refused, Unreachable
 from console.columns import Cell, Column, text_of
 from console.ordering import HOLD, Matcher, held, sorted_ids
-from console.palette import DIM, WARNING
+from console.palette import BAD, DIM, WARNING
+from console.widgets.form import Field
 from console.widgets.lines import Line, Lines, Part
 from console.widgets.vtable import VTable
 
@@ -29,6 +32,7 @@ Q = TypeVar("Q", bound=Request)
 A = TypeVar("A")
 
 CHANGED_MEANWHILE = "changed_meanwhile"
+AWAY = "nothing is changed while the daemon is away; try again when it is back"
 WIDE = 140  # columns of the terminal from which the detail pane is shown
 TALL = 45  # lines of the terminal from which plots are shown
 
@@ -67,6 +71,10 @@ class Page(Widget, can_focus=False):
     def apply_filter(self, text: str) -> None:
         """Show only what has these words; called at each key of `/`."""
 
+    def offers(self) -> Collection[str] | None:
+        """The actions that make sense on the row under the cursor, the only ones in the footer; None: all of them."""
+        return None
+
     @property
     def filter_text(self) -> str:
         """The filter in force."""
@@ -87,14 +95,44 @@ class Page(Widget, can_focus=False):
 
         A change is not even tried while the daemon is away: what is on the screen may no longer be so.
         """
-        if verb.changes and not self.lodge.link.is_live:
-            self.say("nothing is changed while the daemon is away; try again when it is back", "bad")
-            return None
         try:
-            return await self.lodge.channel.ask(verb, request)
+            return await self.attempt(verb, request)
         except (Refused, Unreachable) as error:
             self.say(why(error), "bad")
             return None
+
+    async def attempt(self, verb: Verb[Q, A], request: Q) -> A:
+        """As `ask`, for who has an answer to a refusal: Refused, Unreachable."""
+        if verb.changes and not self.lodge.link.is_live:
+            raise Unreachable(AWAY)
+        return await self.lodge.channel.ask(verb, request)
+
+    def may_change(self) -> bool:
+        """Whether the daemon is there to change anything; says so where it is not, before anybody is asked."""
+        if not self.lodge.link.is_live:
+            self.say(AWAY, "bad")
+        return self.lodge.link.is_live
+
+    async def fill_until_done(
+        self,
+        title: str,
+        fields: Sequence[Field],
+        paragraphs: Sequence[str | tuple[str, Style]],
+        do: Callable[[dict[str, str]], Awaitable[A]],
+    ) -> A | None:
+        """A form and what is done with it. Where that is refused, the form is there again as it was filled in, with
+        the reason; None where it was given up."""
+        problem = ""
+        while True:
+            shown = [*paragraphs, (problem, BAD)] if problem else paragraphs
+            typed = await self.lodge.fill(title, fields, shown)
+            if typed is None:
+                return None
+            try:
+                return await do(typed)
+            except (Refused, Unreachable) as error:
+                problem = f"Not done: {why(error)}."
+                fields = [replace(field, value=typed[field.name]) for field in fields]
 
 
 def why(error: Refused | Unreachable) -> str:

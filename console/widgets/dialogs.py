@@ -47,11 +47,15 @@ class Dialog(ModalScreen[T]):
     def __init__(self, title: str, paragraphs: Sequence[str | tuple[str, Style]]) -> None:
         super().__init__()
         self._title = clean(title)
+        self._text = Lines(id="text")
+        self.read(paragraphs)
+        self._asked = Lines(id="asked")
+
+    def read(self, paragraphs: Sequence[str | tuple[str, Style]]) -> None:
+        """What it says, until the next drawing."""
         self._paragraphs = [
             (clean(each), PLAIN) if isinstance(each, str) else (clean(each[0]), each[1]) for each in paragraphs
         ]
-        self._text = Lines(id="text")
-        self._asked = Lines(id="asked")
 
     def compose(self) -> ComposeResult:
         with Vertical(id="box"):

@@ -16,23 +16,29 @@ from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
+from textual.suggester import SuggestFromList
 from textual.widgets import Input
 
 from common.untrusted import clean
-from console.palette import BAD, DIM, KEY, PLAIN
+from console.cells import cell_len
+from console.palette import BAD, DIM, KEY
 from console.widgets.dialogs import Dialog
 from console.widgets.lines import Line, Lines
 
 
 @dataclass(frozen=True)
 class Field:
-    """One field. `check` gives what is wrong with a text, or an empty string; `hint` stands beside a good one."""
+    """One field. `check` gives what is wrong with a text, or an empty string; `hint` stands beside a good one.
+
+    A hint may be made of the text. Of `choices` the first that begins with what is typed is offered: → takes it.
+    """
 
     name: str
     label: str
     value: str = ""
-    hint: str = ""
+    hint: str | Callable[[str], str] = ""
     check: Callable[[str], str] = lambda _: ""
+    choices: Sequence[str] = ()
 
 
 class Form(Dialog[dict[str, str] | None]):
@@ -40,8 +46,8 @@ class Form(Dialog[dict[str, str] | None]):
 
     DEFAULT_CSS = """
     Form .field { height: 1; }
-    Form .label { width: 22; height: 1; }
-    Form .said { width: 30; height: 1; padding: 0 0 0 1; }
+    Form .label { height: 1; }
+    Form .said { width: 1fr; height: 1; padding: 0 0 0 1; }
     Form Input { width: 1fr; }
     """
     has_fields = True
@@ -50,19 +56,31 @@ class Form(Dialog[dict[str, str] | None]):
         Binding("up", "app.focus_previous", "Previous field", show=False),
     ]
 
-    def __init__(self, title: str, fields: Sequence[Field], paragraphs: Sequence[str | tuple[str, Style]] = ()) -> None:
+    def __init__(
+        self,
+        title: str,
+        fields: Sequence[Field],
+        paragraphs: Sequence[str | tuple[str, Style]] = (),
+        *,
+        done: str = "",
+    ) -> None:
+        """With `done`, Enter is that from every field, not only from the last one."""
         super().__init__(title, paragraphs)
+        self._done = done
         self._fields = fields
         self._inputs: dict[str, Input] = {}
         self._said: dict[str, Lines] = {}
 
     def fields(self) -> ComposeResult:
+        longest = max((cell_len(clean(field.label)) for field in self._fields), default=0)
         for field in self._fields:
             with Horizontal(classes="field"):
                 label = Lines(classes="label")
+                label.styles.width = longest + 2
                 label.show([[clean(field.label) + ":"]])
                 yield label
-                entry = Input(field.value, compact=True, id=f"field-{field.name}")
+                offered = SuggestFromList(field.choices, case_sensitive=False) if field.choices else None
+                entry = Input(field.value, compact=True, id=f"field-{field.name}", suggester=offered)
                 entry.cursor_blink = False
                 self._inputs[field.name] = entry
                 yield entry
@@ -70,6 +88,8 @@ class Form(Dialog[dict[str, str] | None]):
                 yield said
 
     def keys(self) -> Line:
+        if self._done:
+            return [("Enter", KEY), f" {self._done}   ", ("↑↓", KEY), " another field   ", ("Esc", KEY), " give up"]
         return [("Enter", KEY), " next, at the last one done   ", ("Esc", KEY), " give up"]
 
     def on_mount(self) -> None:
@@ -86,11 +106,11 @@ class Form(Dialog[dict[str, str] | None]):
         """Whether every field is good; says what is not."""
         good = True
         for field in self._fields:
-            wrong = field.check(self._inputs[field.name].value.strip())
+            typed = self._inputs[field.name].value.strip()
+            wrong = field.check(typed)
             good = good and not wrong
-            self._said[field.name].show(
-                [[(clean(wrong or field.hint), BAD if wrong else DIM if field.hint else PLAIN)]]
-            )
+            hint = field.hint if isinstance(field.hint, str) else field.hint(typed)
+            self._said[field.name].show([[(clean(wrong or hint), BAD if wrong else DIM)]])
         return good
 
     def on_input_changed(self, event: Input.Changed) -> None:
@@ -99,7 +119,7 @@ class Form(Dialog[dict[str, str] | None]):
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()
-        if event.input is not list(self._inputs.values())[-1]:
+        if not self._done and event.input is not list(self._inputs.values())[-1]:
             self.focus_next()
         elif self.check():
             self.dismiss(self.values)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from textual.binding import Binding
+from collections.abc import Sequence
 
+from textual.binding import ActiveBinding, Binding
+
+from console.cells import cell_len
 from console.palette import KEY
 from console.widgets.lines import Lines, Part
 
@@ -27,17 +30,39 @@ class Keys(Lines):
 
     def tick(self) -> None:
         """Read the bindings anew."""
-        parts: list[Part] = []
-        seen: set[str] = set()
         active = [each for each in self.screen.active_bindings.values() if each.binding.show and each.enabled]
         if self.without_page:
             active = [each for each in active if each.node is self.screen]
-        active.sort(key=lambda each: 2 if each.node is self.screen else each.binding.action in SHARED)
-        for each in active:
-            if each.binding.action not in seen:
-                seen.add(each.binding.action)
-                parts += [(key_name(each.binding), KEY), f" {each.binding.description}  "]
+        page = getattr(self.screen, "page", None)
+        offers = None if page is None else page.offers()
+        if offers is not None:
+            active = [
+                each
+                for each in active
+                if each.node is not page or each.binding.action in SHARED or each.binding.action in offers
+            ]
+        active.sort(key=self._group)
+        bindings = {each.binding.action: each for each in reversed(active)}  # an action once, by its first key
+        kept = [each for each in active if bindings[each.binding.action] is each]
+        # Where there is too little room, the last of what `?` tells as well goes first; the page's first keys and those
+        # of the whole program stay.
+        droppable = [each for each in kept if self._group(each) < 2]
+        while droppable and self._width(kept) > self.app.size.width:
+            kept.remove(droppable.pop())
+        parts: list[Part] = []
+        for each in kept:
+            parts += [(key_name(each.binding), KEY), f" {each.binding.description}  "]
         self.show([parts])
+
+    def _group(self, each: ActiveBinding) -> int:
+        return 2 if each.node is self.screen else int(each.binding.action in SHARED)
+
+    @staticmethod
+    def _width(bindings: Sequence[ActiveBinding]) -> int:
+        return sum(cell_len(key_name(each.binding)) + len(each.binding.description) + 3 for each in bindings) - 2
+
+    def on_resize(self) -> None:
+        self.tick()
 
     def on_mount(self) -> None:
         self.screen.bindings_updated_signal.subscribe(self, lambda _: self.tick())

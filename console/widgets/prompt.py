@@ -29,7 +29,7 @@ STYLES = {"info": PLAIN, "good": GOOD, "bad": BAD}
 
 
 class Entry(Input):
-    """The line that is typed. Tab completes: what is common to all first, then one after another."""
+    """The line that is typed. Tab completes what is common to all and shows them; Tab again goes through them."""
 
     DEFAULT_CSS = "Entry { width: 1fr; }"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -51,7 +51,8 @@ class Entry(Input):
         super().__init__(compact=True, select_on_focus=False)
         self.cursor_blink = False
         self.completer: Completer | None = None
-        self._round: list[str] = []
+        self._round: list[str] = []  # what Tab goes through once it was shown
+        self._shown_for = ""
 
     def action_give_up(self) -> None:
         self.post_message(self.GivenUp())
@@ -64,13 +65,16 @@ class Entry(Input):
         if self.value in self._round:
             self._put(self._round[(self._round.index(self.value) + 1) % len(self._round)])
             return
+        if self._round and self.value == self._shown_for:
+            self._put(self._round[0])
+            return
         lines = await completer(self.value)
-        common = _common_beginning(lines)
         self._round = lines if len(lines) > 1 else []
-        if len(common) > len(self.value):
+        if len(lines) == 1:
+            self._put(lines[0] + " ")
+        elif len(common := _common_beginning(lines)) > len(self.value):
             self._put(common)
-        elif lines:
-            self._put(lines[0])
+        self._shown_for = self.value
         self.post_message(self.Candidates([line.split(" ")[-1] or line for line in lines]))
 
     def _put(self, line: str) -> None:

@@ -88,7 +88,10 @@ class Book:
     async def close(self) -> None:
         """Finish the changes that have begun."""
         await self.unfinished.wait()
-        await self.flush_uses()
+        try:
+            await self.flush_uses()
+        except Unavailable as error:  # a full disk or a damaged database must not keep the daemon from stopping
+            log.warning("the last uses of keys could not be stored: %s", error)
 
     # -- lookups ------------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from daemon.store.retention import parts_there, references_after, rules
 from daemon.store.verifying import last_part
 
 # What the daemon erases in one step: short for everybody else's writes, and of a size that a full disk's reserve holds.
-PARTS_A_STEP = 50
+PARTS_A_STEP = 200
 BYTES_A_STEP = 256 * 1024
 PAGE = 5_000
 

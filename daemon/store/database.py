@@ -43,6 +43,7 @@ Job = Callable[[sqlite3.Connection], T]
 QUEUED_JOBS = 1_000
 QUEUED_BYTES = 64 * 1024 * 1024
 READERS = 2
+STALLED = 2.0  # seconds of one commit, from which it is told that the disk does not answer
 
 # For clients; the log has the particulars.
 _UNTIL_REPAIRED = "nothing can be recorded until the gateway was looked at and restarted; its log says why"
@@ -195,6 +196,12 @@ class Database:
     def stalled_for(self) -> float:
         """Seconds that the running commit has taken so far; 0 where none is running."""
         return 0.0 if self._batch_since is None else time.monotonic() - self._batch_since
+
+    async def why_not_ready(self) -> str:
+        """For /ready: what keeps every request from being recorded; empty where nothing does."""
+        if self.trouble:
+            return _UNTIL_REPAIRED
+        return "the disk does not answer" if self.stalled_for() > STALLED else ""
 
     async def _write_batches(self) -> None:
         while self._waiting or not self._closing:

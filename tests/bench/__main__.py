@@ -1,8 +1,10 @@
 """`./run bench`: what Gatelodge costs on this machine, beside the upstream alone and, where installed, nginx.
 
-    ./run bench                      three interleaved rounds of 5 seconds a measurement: about five minutes
-    ./run bench --seconds 2          the short form: one round, fewer streams; under a minute, less exact
-    ./run bench --only requests      some rows (comma-separated: requests, streams, first_token, departures, parts)
+    ./run bench                      three interleaved rounds of 5 seconds a measurement: a quarter of an hour
+    ./run bench --seconds 2          the short form: one round, less of everything; under two minutes, less exact
+    ./run bench --only requests      some rows (comma-separated: requests, streams, first_token, departures, growth,
+                                     parts)
+    ./run bench --profile            what the CPU of a request and of a chunk is charged to, and nothing else
     NGINX=/path/to/nginx ./run bench    with an nginx that is not in the PATH
 
 Everything runs on loopback, in processes of its own: upstream (`upstream.py`), load (`load.py`), targets
@@ -29,7 +31,7 @@ from pathlib import Path
 import msgspec
 import uvloop
 
-from tests.bench import proc, targets
+from tests.bench import charges, growth, proc, targets
 from tests.bench.load import Result, Spec
 from tests.bench.table import FIGURES, IDLE, any_lost, printed
 from tests.bench.targets import Cores, Target
@@ -68,6 +70,11 @@ class Plan(msgspec.Struct, frozen=True):
         return not self.rows or any(name.startswith(row) for row in self.rows)
 
     @property
+    def growth(self) -> bool:
+        """Whether the cost as work grows is measured, too."""
+        return self._wants("growth")
+
+    @property
     def parts(self) -> bool:
         """Whether the micro-benchmarks of the parts run, too."""
         return self._wants("parts")
@@ -97,6 +104,34 @@ async def measure(plan: Plan, folder: Path) -> dict[str, dict[str, list[Result]]
                     results[target.name][name].append(await _loaded(target, upstream, cores, plan.seconds, spec))
     _say("")
     return results
+
+
+async def measure_growth(plan: Plan, folder: Path, *, short: bool) -> str:
+    """The table of the cost as work grows."""
+    cores = Cores.of_this_machine()
+    proc.pin(cores.others)
+    async with targets.upstream(cores) as upstream:
+
+        async def measured(target: Target, how: dict[str, float | bool | str]) -> Result:
+            _say(f"cost as work grows: {how['row']}")
+            return await _loaded(target, upstream, cores, plan.seconds / 2 if short else plan.seconds, how)
+
+        sizes = growth.SHORT if short else growth.LONG
+        printed = await growth.table(folder, upstream, cores, sizes, plan.rounds, measured)
+    _say("")
+    return printed
+
+
+async def measure_charges(plan: Plan, folder: Path) -> str:
+    """The table of what is charged to whom."""
+    cores = Cores.of_this_machine()
+    proc.pin(cores.others)
+    async with targets.upstream(cores) as upstream:
+
+        async def measured(target: Target, how: dict[str, float | bool | str]) -> Result:
+            return await _loaded(target, upstream, cores, plan.seconds, how)
+
+        return await charges.table(folder, upstream, cores, measured)
 
 
 async def _loaded(
@@ -140,7 +175,8 @@ def main(argv: list[str]) -> int:
         "--seconds", type=float, default=SHORT, help="length of each measurement (5; below: short form)"
     )
     parser.add_argument("--rounds", type=int, help="interleaved rounds (3; short form: 1)")
-    parser.add_argument("--only", default="", metavar="ROWS", help="requests,streams,first_token,departures,parts")
+    parser.add_argument("--only", default="", metavar="ROWS", help="see tests/bench/__main__.py")
+    parser.add_argument("--profile", action="store_true", help="what the CPU of a request and a chunk is charged to")
     options = parser.parse_args(argv)
     short = options.seconds < SHORT
     plan = Plan(
@@ -150,6 +186,11 @@ def main(argv: list[str]) -> int:
         rows=frozenset(filter(None, options.only.split(","))),
     )
     began = time.monotonic()
+    if options.profile:
+        targets.allow_many_sockets()
+        with tempfile.TemporaryDirectory(prefix="gatelodge-bench-") as scratch:
+            print(uvloop.run(measure_charges(plan, Path(scratch))))
+        return 0
     _introduce(plan, short)
     lost = False
     if plan.specs():
@@ -158,6 +199,10 @@ def main(argv: list[str]) -> int:
             results = uvloop.run(measure(plan, Path(scratch)))
         print(printed(FIGURES, results, streams=plan.streams))
         lost = any_lost(results)
+    if plan.growth:
+        targets.allow_many_sockets()
+        with tempfile.TemporaryDirectory(prefix="gatelodge-bench-") as scratch:
+            print("\n" + uvloop.run(measure_growth(plan, Path(scratch), short=short)), flush=True)
     if plan.parts:
         for module in PARTS:
             print(f"\n{module}:", flush=True)

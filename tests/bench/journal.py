@@ -24,6 +24,7 @@ from tests.rigs.journals import ANA, Desk, desk_in, finish, streamed
 
 AT_ONCE = 50
 BODY = 4096
+TURNS = 40
 WORDS = "the gateway records every request before a byte of it goes to the model and the answer after it".split()  # noqa: SIM905
 
 
@@ -89,6 +90,42 @@ async def opening(desk: Desk, rate: int, count: int) -> list[float]:
     return sorted(times)
 
 
+async def opening_at_once(desk: Desk, count: int) -> list[float]:
+    """Milliseconds that `opened` takes while AT_ONCE exchanges are always under way, each streaming for a while: what
+    recording adds to the time to the first token (A3)."""
+    times: list[float] = []
+    left = iter(range(count))
+
+    async def one_after_the_other(dice: random.Random) -> None:
+        for _ in left:
+            exchange = desk.exchange(prose(dice))
+            started = time.perf_counter()
+            await desk.journal.opened(exchange)
+            times.append(1000 * (time.perf_counter() - started))
+            await asyncio.sleep(dice.uniform(0.05, 0.35))
+            await desk.end(exchange, EndState.OK, "Yes.")
+
+    await asyncio.gather(*(one_after_the_other(random.Random(n)) for n in range(AT_ONCE)))
+    return sorted(times)
+
+
+async def turns(desk: Desk) -> float:
+    """A conversation of TURNS turns, each with all that was said before: bytes stored for a byte of distinct text."""
+    dice = random.Random(7)
+    said: list[str] = []
+    for _ in range(TURNS):
+        said.append(prose(dice)[:1000])
+        answer = prose(dice)[:1000]
+        await desk.converse(*said, answer=answer, user_id=2)
+        said.append(answer)
+    rows = await desk.rows("SELECT SUM(LENGTH(data)), SUM(size) FROM parts WHERE user_id = 2")
+    ((stored, size),) = rows
+    print(
+        f"{TURNS} turns: {stored:,} bytes lie in the table for {sum(map(len, said)):,} of text, {size:,} uncompressed"
+    )
+    return float(size) / sum(map(len, said))
+
+
 async def timed_search(desk: Desk, wanted: AuditFilter) -> float:
     """Milliseconds for a page of 50."""
     started = time.perf_counter()
@@ -101,10 +138,16 @@ async def timed_search(desk: Desk, wanted: AuditFilter) -> float:
 async def main(seconds: float, openings: int, folder: Path) -> None:
     """Everything, in order."""
     async with desk_in(folder) as desk:
+        print(f"  stored of each byte of text, before compression: {await turns(desk):.2f} (demand: 1.5)")
         rate = await exchanges_per_second(desk, seconds)
         print(f"journal: {rate:.0f} exchanges/s with {BODY} bytes each way, durable (aim: 2,000)")
         times = await opening(desk, 50, openings)
         print(f"opened at 50/s: p50 {statistics.median(times):.2f} ms, p99 {times[int(len(times) * 0.99)]:.2f} ms")
+        times = await opening_at_once(desk, openings * 10)
+        print(
+            f"opened, {AT_ONCE} exchanges under way ({len(times)} measured): p50 {statistics.median(times):.2f} ms,"
+            f" p99 {times[int(len(times) * 0.99)]:.2f} ms (A3: 2 and 25)"
+        )
         day = iso(desk.clock.wall() - 24 * 3600 * 1_000_000)
         print(f"list page: {await timed_search(desk, AuditFilter()):.1f} ms (aim: 20)")
         print(f"a user's last day: {await timed_search(desk, AuditFilter(user=ANA, since=day)):.1f} ms (aim: 100)")

@@ -12,11 +12,13 @@ import os
 import resource
 import shutil
 import sys
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from common import paths
 from daemon import config as configuration
 from daemon.access.actor import Actor
 from daemon.app import running
@@ -24,6 +26,7 @@ from tests.bench import proc
 from tests.rigs.process import ROOT, daemon_process
 
 STREAMS = 500
+AT_ONCE = 500  # users or keys that are added at once
 _LIMITS = {
     "requests_per_minute": 10**7,
     "requests_per_hour": 10**8,
@@ -52,12 +55,13 @@ http {{
 
 @dataclass(frozen=True)
 class Target:
-    """Something that listens; `pid` is charged."""
+    """Something that listens; `pid` is charged. `started`: seconds from its start until it listened."""
 
     name: str
     port: int
     pid: int
     key: str = "none"
+    started: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -100,15 +104,34 @@ async def upstream(cores: Cores) -> AsyncIterator[Target]:
 
 
 @asynccontextmanager
-async def gatelodge(data: Path, behind: Target, cores: Cores) -> AsyncIterator[Target]:
-    """Gatelodge over `behind`, with a user whose key is the target's."""
+async def gatelodge(
+    data: Path,
+    behind: Target,
+    cores: Cores,
+    *,
+    users: int = 1,
+    keys: int = 1,
+    fill: Callable[[Path], None] | None = None,
+    program: str = "daemon",
+) -> AsyncIterator[Target]:
+    """Gatelodge over `behind`, with so many users and keys, the first of which is the target's.
+
+    `fill` is given the database before the daemon starts; `program` is the module that becomes the daemon.
+    """
     url = f"http://127.0.0.1:{behind.port}"
-    key = await _key_in(data, url)
+    key = await _key_in(data, url, users, keys)
+    if fill is not None:
+        await asyncio.to_thread(fill, paths.database_file(data))
     wide = {"GATELODGE_SERVER__CONNECTIONS_PER_ADDRESS": str(2 * STREAMS)}
-    async with daemon_process(data, "--ollama", url, "--seats", str(2 * STREAMS), **wide) as daemon:
+    since = time.monotonic()
+    arguments = ("--ollama", url, "--seats", str(2 * STREAMS))
+    async with daemon_process(data, *arguments, program=program, **wide) as daemon:
         _pin(daemon.process.pid, cores.gateway)
         await daemon.listening()
-        yield Target("gatelodge", int(daemon.url.rpartition(":")[2]), daemon.process.pid, key)
+        took = time.monotonic() - since
+        yield Target("gatelodge", int(daemon.url.rpartition(":")[2]), daemon.process.pid, key, took)
+        if program != "daemon":
+            await daemon.stop()  # it has something to write at its end
 
 
 @asynccontextmanager
@@ -137,8 +160,8 @@ def nginx_binary() -> str | None:
     return os.environ.get("NGINX") or shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
 
 
-async def _key_in(data: Path, url: str) -> str:
-    """A user with a key, in a data folder that is made for it."""
+async def _key_in(data: Path, url: str, users: int, keys: int) -> str:
+    """The first key of so many, of so many users, in a data folder that is made for them."""
     flags = {
         "storage.data": str(data),
         "storage.min_free": 0,
@@ -150,6 +173,14 @@ async def _key_in(data: Path, url: str) -> str:
     async with running(configuration.load(environment={}, flags=flags)) as house:
         user, _ = await house.directory.add_user(actor, "bench@example.org", service=True)
         _, key = await house.directory.issue_key(actor, user.id, "bench")
+        ids = [user.id]
+        for start in range(1, users, AT_ONCE):
+            emails = [f"user{number}@example.org" for number in range(start, min(start + AT_ONCE, users))]
+            added = await asyncio.gather(*(house.directory.add_user(actor, each, service=True) for each in emails))
+            ids += [each.id for each, _ in added]
+        for start in range(1, keys, AT_ONCE):
+            of = [ids[number % len(ids)] for number in range(start, min(start + AT_ONCE, keys))]
+            await asyncio.gather(*(house.directory.issue_key(actor, each, "notebook") for each in of))
     return key
 
 

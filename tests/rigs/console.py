@@ -67,7 +67,7 @@ class Seat:
         assert found, f"{words!r} is not on the screen:\n{self.frame()}"
         return found[0]
 
-    async def sees(self, *words: str, timeout: float = 5.0) -> str:
+    async def sees(self, *words: str, timeout: float = 15.0) -> str:
         """Wait until the frame holds all of these words; the frame."""
         try:
             await until(lambda: all(word in self.frame() for word in words), timeout=timeout)
@@ -75,7 +75,7 @@ class Seat:
             raise AssertionError(f"{words!r} did not come:\n{self.frame()}") from None
         return self.frame()
 
-    async def loses(self, words: str, timeout: float = 5.0) -> str:
+    async def loses(self, words: str, timeout: float = 15.0) -> str:
         """Wait until the frame no longer holds these words; the frame."""
         try:
             await until(lambda: words not in self.frame(), timeout=timeout)
@@ -177,7 +177,7 @@ class Terminal:
         """The process of the shell in the pane."""
         return int(self.tmux("display-message", "-p", "#{pane_pid}"))
 
-    async def sees(self, *words: str, timeout: float = 10.0) -> str:
+    async def sees(self, *words: str, timeout: float = 30.0) -> str:
         """Wait until the terminal shows all of these words; what it shows."""
 
         async def there() -> bool:

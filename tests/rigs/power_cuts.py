@@ -8,6 +8,7 @@ or 4 KiB pages), which is what SQLite asks of a disk (https://www.sqlite.org/pso
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,9 +42,9 @@ class Cut:
             (folder / name).write_bytes(data)
 
 
-def cut(log: Log, moment: int, dice: random.Random) -> Cut:
-    """The power fails behind the first `moment` entries."""
-    disks: dict[str, _Disk] = {}
+def cut(log: Log, moment: int, dice: random.Random, before: Mapping[str, bytes] | None = None) -> Cut:
+    """The power fails behind the first `moment` entries. `before`: the files as they lay there when it began."""
+    disks = {name: _Disk(bytearray(data), exists=True) for name, data in (before or {}).items()}
     deleted: dict[str, _Disk] = {}  # and the folder not synced since: they may come back
     opened: set[str] = set()
     closed: dict[str, str] = {}

@@ -1,8 +1,9 @@
 """A daemon's journal on the recording disk: `python -m tests.rigs.power_driver FOLDER EXCHANGES FULL|NORMAL`.
 
-So many exchanges, four at once, answers set down while they run, checkpoints of the write-ahead log every few pages;
-what the journal acknowledged stands in the log as ("opened", id) and ("closed", id, state), behind what it took. The
-log is pickled to FOLDER/recording. NORMAL is what the daemon refuses: the control that shows that the rig can see.
+Recovers what lies there, as the daemon does; then so many exchanges, four at once, answers set down while they run,
+the write-ahead log moved every few pages. What the journal acknowledged stands in the recording as ("opened", id) and
+("closed", id, state), behind what it took; it is pickled to FOLDER/recording. NORMAL is what the daemon refuses: the
+control that shows that the rig can see.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ async def main(folder: Path, exchanges: int, synchronous: str) -> None:
                 conn.execute(f"PRAGMA synchronous = {synchronous}")  # type: ignore[attr-defined]
 
         await desk.database._writer.run(set_up)
+        await desk.journal.recover()
         running = asyncio.create_task(desk.journal.run(tick=0.02))
         for first in range(0, exchanges, AT_ONCE):
             await asyncio.gather(*(converse(desk, log, dice, first + n) for n in range(AT_ONCE)))

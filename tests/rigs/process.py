@@ -70,12 +70,13 @@ class DaemonProcess:
 
 @asynccontextmanager
 async def daemon_process(
-    data: Path, *arguments: str, before: str = ":", **environment: str
+    data: Path, *arguments: str, before: str = ":", program: str = "daemon", **environment: str
 ) -> AsyncIterator[DaemonProcess]:
-    """Start a daemon on a free port; it is killed at the end if it still runs. `before`: what a shell does first."""
+    """Start a daemon on a free port; it is killed at the end if it still runs. `before`: what a shell does first;
+    `program`: the module that becomes the daemon."""
     process = await asyncio.create_subprocess_exec(
         *("sh", "-c", f'{before}; exec "$@"', "sh"),
-        *(sys.executable, "-m", "daemon", "--data", str(data), "--port", "0", "--no-builtin-model", *arguments),
+        *(sys.executable, "-m", program, "--data", str(data), "--port", "0", "--no-builtin-model", *arguments),
         cwd=ROOT,
         env=os.environ | {"GATELODGE_STORAGE__MIN_FREE": "0", "GATELODGE_LOG__FORMAT": "json"} | environment,
         stdout=asyncio.subprocess.DEVNULL,

@@ -1,0 +1,35 @@
+"""Moments of the protocol as spans from now: `12m` ago, `in 3d`. Pure; `now` is Unix seconds.
+
+Rule: coarse on purpose. A list in which every age ticks each second is a list that nobody can read.
+"""
+
+from __future__ import annotations
+
+from common.times import from_iso
+
+
+def coarse(seconds: float) -> str:
+    """A span in its largest unit: `41s`, `12m`, `3h`, `5d`, `2y`."""
+    whole = max(0, int(seconds))
+    for size, unit in ((365 * 86400, "y"), (86400, "d"), (3600, "h"), (60, "m")):
+        if whole >= size * (2 if unit in "yd" else 1):
+            return f"{whole // size}{unit}"
+    return f"{whole}s"
+
+
+def age(moment: str | None, now: float) -> str:
+    """How long ago: `12m`; a dash where it never was."""
+    return "-" if moment is None else coarse(now - from_iso(moment) / 1e6)
+
+
+def time_left(moment: str | None, now: float, *, never: str = "never") -> str:
+    """How long until then: `in 3d`; `over` once it was."""
+    if moment is None:
+        return never
+    left = from_iso(moment) / 1e6 - now
+    return "over" if left <= 0 else f"in {coarse(left)}"
+
+
+def day_and_time(moment: str | None) -> str:
+    """`2026-01-31 09:05:07Z`."""
+    return f"{moment[:10]} {moment[11:19]}Z" if moment else "-"
