@@ -183,7 +183,8 @@ def _add_anthropic(content: list[dict[str, Any]], event: _AnthropicEvent) -> Non
 
 
 class _ResponsePart(msgspec.Struct, gc=False):
-    text: str = ""
+    text: str = ""  # none of a refusal
+    refusal: str = ""
 
 
 class _ResponseItem(msgspec.Struct, gc=False):
@@ -193,6 +194,7 @@ class _ResponseItem(msgspec.Struct, gc=False):
     call_id: str = ""
     name: str = ""
     arguments: str = ""
+    pieces: list[str] = []  # of the arguments, where they came so
 
 
 class _Response(msgspec.Struct, gc=False):
@@ -224,15 +226,21 @@ def _responses(raw: bytes) -> Answer:
         elif event.delta is not None and items:
             item = items[-1]
             if event.type == "response.function_call_arguments.delta":
-                item.arguments += event.delta
+                item.pieces.append(event.delta)
             elif event.type == "response.output_text.delta":
-                item.content = [*(item.content or ()), _ResponsePart(event.delta)]
-            else:
-                item.summary = [*(item.summary or ()), _ResponsePart(event.delta)]
-    text = "".join(part.text for item in items for part in item.content or ())
+                item.content = item.content or []
+                item.content.append(_ResponsePart(event.delta))
+            elif event.type == "response.reasoning_summary_text.delta":
+                item.summary = item.summary or []
+                item.summary.append(_ResponsePart(event.delta))
+    text = "".join(part.text or part.refusal for item in items for part in item.content or ())
     thinking = "".join(part.text for item in items for part in item.summary or ())
     calls = [
-        {"id": item.call_id, "type": "function", "function": {"name": item.name, "arguments": item.arguments}}
+        {
+            "id": item.call_id,
+            "type": "function",
+            "function": {"name": item.name, "arguments": item.arguments + "".join(item.pieces)},
+        }
         for item in items
         if item.type == "function_call"
     ]

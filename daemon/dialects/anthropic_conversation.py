@@ -1,7 +1,7 @@
 """Anthropic's messages, read into a conversation of no dialect.
 
 Rule: a block that no other server has (documents, server tools, containers) is refused by name, never dropped. Cache
-marks and the service tier change no answer and are left out.
+marks and the service tier change no answer and are left out; so is the effort of a request that asks for no thinking.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def conversation(ask: Ask) -> Conversation:
         parallel_calls=parallel,
         sampling=sampling,
         format=_format(document),
-        think=_think(document.get("thinking")),
+        think=_think(document),
         end_user=end_user if isinstance(end_user, str) else "",
     )
 
@@ -141,7 +141,8 @@ def _part(where: str, block: Any) -> Part:
 def _tool(where: str, tool: Any) -> Tool:
     match tool:
         case {"name": str(name), "input_schema": dict(schema)} if tool.get("type", "custom") in ("custom", None):
-            return Tool(name, str(tool.get("description") or ""), schema)
+            strict = tool.get("strict")
+            return Tool(name, str(tool.get("description") or ""), schema, strict if isinstance(strict, bool) else None)
         case {"type": str(kind)} if kind != "custom":
             raise _impossible(f"{kind[:40]} as a tool")
         case _:
@@ -176,14 +177,16 @@ def _format(document: dict[str, Any]) -> Any:
             raise BadRequest("output_format: must be a json_schema with a schema", detail={"param": "output_format"})
 
 
-def _think(thinking: Any) -> bool | int | None:
-    match thinking:
+def _think(document: dict[str, Any]) -> bool | int | str | None:
+    config = document.get("output_config")
+    effort = config.get("effort") if isinstance(config, dict) else None
+    match document.get("thinking"):
         case None:
             return None
         case {"type": "disabled"}:
             return False
         case {"type": "adaptive"}:
-            return True
+            return {"max": "xhigh"}.get(effort, effort) if isinstance(effort, str) else True
         case {"type": "enabled", "budget_tokens": int(budget)} if budget >= 1:
             return budget
         case _:

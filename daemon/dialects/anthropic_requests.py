@@ -14,10 +14,11 @@ LONGEST_ANSWER = 8192
 _DIALECT = "Anthropic"
 # A share of the answer that a level of thinking may take; Anthropic wants at least 1,024 tokens.
 _BUDGETS = {"minimal": 1024, "low": 2048, "medium": 4096, "high": 8192, "xhigh": 16384}
-_UNKNOWN = (
-    "seed", "presence_penalty", "frequency_penalty", "min_p", "typical_p", "repeat_penalty", "repeat_last_n",
-    "mirostat", "mirostat_tau", "mirostat_eta",
-)  # fmt: skip
+# What it has nothing like, with the value that changes nothing, as many clients send it.
+_UNKNOWN = {
+    "seed": None, "presence_penalty": 0, "frequency_penalty": 0, "min_p": 0, "typical_p": 1, "repeat_penalty": 1,
+    "repeat_last_n": 0, "mirostat": 0, "mirostat_tau": None, "mirostat_eta": None,
+}  # fmt: skip
 
 
 def messages(asked: Conversation) -> dict[str, Any]:
@@ -27,7 +28,7 @@ def messages(asked: Conversation) -> dict[str, Any]:
     request: dict[str, Any] = {"stream": True, "max_tokens": sampling.max_tokens or LONGEST_ANSWER}
     systems = [turn for turn in asked.turns if turn.role == "system"]
     if systems:
-        request["system"] = "\n\n".join(_text(turn.parts) for turn in systems)
+        request["system"] = "\n\n".join(turn.text for turn in systems)
     request["messages"] = _messages([turn for turn in asked.turns if turn.role != "system"])
     for name in ("temperature", "top_p", "top_k"):
         if getattr(sampling, name) is not None:
@@ -50,8 +51,8 @@ def messages(asked: Conversation) -> dict[str, Any]:
 def _refuse(asked: Conversation) -> None:
     if asked.prompt is not None:
         raise cannot("the continuation of a text", asked.model, _DIALECT)
-    for name in _UNKNOWN:
-        if getattr(asked.sampling, name) is not None:
+    for name, neutral in _UNKNOWN.items():
+        if getattr(asked.sampling, name) not in (None, neutral):
             raise cannot(name, asked.model, _DIALECT)
     if asked.choices > 1:
         raise cannot("more than one choice (n)", asked.model, _DIALECT)
@@ -66,7 +67,7 @@ def _messages(turns: list[Turn]) -> list[dict[str, Any]]:
     result: list[dict[str, Any]] = []
     for turn in turns:
         role = "assistant" if turn.role == "assistant" else "user"
-        blocks = [_result(turn)] if turn.role == "tool" else [_block(part) for part in turn.parts]
+        blocks = [_result(turn)] if turn.role == "tool" else [_block(part) for part in turn.parts if _says(part)]
         if result and result[-1]["role"] == role:
             result[-1]["content"] += blocks
         elif blocks:
@@ -78,7 +79,7 @@ def _result(turn: Turn) -> dict[str, Any]:
     result = {
         "type": "tool_result",
         "tool_use_id": turn.answers,
-        "content": [_block(part) for part in turn.parts if isinstance(part, Text | Image)],
+        "content": [_block(part) for part in turn.parts if isinstance(part, Text | Image) and _says(part)],
     }
     return result | ({"is_error": True} if turn.failed else {})
 
@@ -105,14 +106,16 @@ def _block(part: Part) -> dict[str, Any]:
             return {"type": "text", "text": f"<thinking>{part.text}</thinking>"}
 
 
-def _text(parts: list[Part]) -> str:
-    return "".join(part.text for part in parts if isinstance(part, Text))
+def _says(part: Part) -> bool:
+    """Whether it says anything: Anthropic refuses an empty text."""
+    return not isinstance(part, Text) or bool(part.text)
 
 
 def _tool(tool: Tool) -> dict[str, Any]:
     schema = tool.parameters or {"type": "object", "properties": {}}
     described = {"description": tool.description} if tool.description else {}
-    return {"name": tool.name} | described | {"input_schema": schema}
+    strict = {} if tool.strict is None else {"strict": tool.strict}
+    return {"name": tool.name} | described | {"input_schema": schema} | strict
 
 
 def _tool_choice(asked: Conversation) -> dict[str, Any]:

@@ -42,6 +42,7 @@ class _Block(msgspec.Struct, gc=False):
     name: str = ""
     text: str = ""
     thinking: str = ""
+    input: dict[str, Any] = {}  # whole already, of servers that do not tell it in parts
 
 
 class _Delta(msgspec.Struct, gc=False):
@@ -168,7 +169,8 @@ class AnthropicStream:
     def _begin(self, index: int, block: _Block) -> Piece | None:
         if block.type == "tool_use":
             number = self._calls[index] = len(self._calls)
-            return Piece("", tools=[ToolDelta(number, block.id, block.name)])
+            arguments = msgspec.json.encode(block.input).decode() if block.input else ""
+            return Piece("", tools=[ToolDelta(number, block.id, block.name, arguments)])
         return Piece(block.text, block.thinking) if block.text or block.thinking else None
 
     def _delta(self, index: int, delta: _Delta) -> Piece | None:

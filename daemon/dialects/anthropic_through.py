@@ -7,6 +7,7 @@ unparsed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import msgspec
@@ -60,13 +61,13 @@ class _Through:
         self.finished = event.type == "message_stop"
         return event
 
-    def _rest(self) -> list[tuple[bytes, bytes]]:
+    def _take_rest(self, take: Callable[[bytes, bytes], None]) -> None:
+        """At the upstream's end: the event that lacks its empty line. UpstreamTruncated where there was no end."""
         try:
-            return [(event.name, event.data) for event in self._events.end()]
+            for event in self._events.end():
+                take(event.name, event.data)
         except UpstreamGarbled as error:
             raise UpstreamTruncated("the upstream's answer ended within an event") from error
-
-    def _check_finished(self) -> None:
         if not self.finished:
             raise UpstreamTruncated("the upstream's answer ended before its last event")
 
@@ -76,6 +77,7 @@ class AnthropicThrough(_Through):
 
     def __init__(self, ask: Ask) -> None:
         super().__init__(ask)
+        self._held = 0
         self._last: list[bytes] = []  # from `message_delta`, which names the reason to stop, on
         self._failure: UpstreamFailed | None = None
 
@@ -96,9 +98,7 @@ class AnthropicThrough(_Through):
         if self._failure is not None:
             raise self._failure
         out: list[bytes] = []
-        for name, event in self._rest():
-            self._take(name, event, out)
-        self._check_finished()
+        self._take_rest(lambda name, event: self._take(name, event, out))
         return b"".join((*out, *self._last))
 
     def so_far(self) -> bytes:
@@ -108,7 +108,7 @@ class AnthropicThrough(_Through):
         return b""
 
     def _take(self, name: bytes, data: bytes, out: list[bytes]) -> None:
-        whole = b"event: %b\ndata: %b\n\n" % (name, data)
+        whole = _whole(name, data)
         if not self._last and not self.finished and data.startswith(_PLAIN):
             self.pieces += 1
             out.append(whole)
@@ -116,8 +116,16 @@ class AnthropicThrough(_Through):
         event = self._read(data)
         if self._last or event.type in ("message_delta", "message_stop"):
             self._last.append(whole)
+            self._held += len(whole)
+            if self._held > MAX_WHOLE:
+                raise UpstreamGarbled("the upstream's answer does not end after its end")
         else:
+            self.pieces += event.type == "content_block_delta"
             out.append(whole)
+
+
+def _whole(name: bytes, data: bytes) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (name, data) if name else b"data: %b\n\n" % data
 
 
 class AnthropicWhole(_Through):
@@ -137,9 +145,9 @@ class AnthropicWhole(_Through):
         return b""
 
     def terminator(self) -> bytes:
-        for name, event in self._rest():
-            self._gather(name, event)
-        self._check_finished()
+        self._take_rest(self._gather)
+        if not self._message:
+            raise UpstreamGarbled("the upstream's answer has an end and no beginning")
         return self.so_far()
 
     def so_far(self) -> bytes:
@@ -157,7 +165,7 @@ class AnthropicWhole(_Through):
         self._size += len(data)
         if self._size > MAX_WHOLE:
             raise UpstreamGarbled(f"the upstream's answer is longer than {MAX_WHOLE:,} bytes")
-        self._gained.append(b"event: %b\ndata: %b\n\n" % (name, data))
+        self._gained.append(_whole(name, data))
         event = msgspec.json.decode(data)
         match event:
             case {"type": "message_start", "message": dict(message)}:

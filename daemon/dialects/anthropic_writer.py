@@ -13,7 +13,7 @@ import msgspec
 
 from daemon.clock import Clock
 from daemon.dialects.asks import Ask
-from daemon.dialects.pieces import Ending, Gathered, Piece, ToolCall, ToolDelta, objects_of
+from daemon.dialects.pieces import Ending, Gathered, InTurn, Piece, ToolCall, ToolDelta, objects_of
 
 _encode = msgspec.json.encode
 
@@ -33,6 +33,7 @@ class AnthropicWriter:
         self._model = ask.model
         self._begun = False
         self._called = False
+        self._in_turn = InTurn()
         self._index = -1  # of the open block, or of the last one
         self._open = ""  # text, thinking, or the index of a tool call; "" where no block is open
         # The event of a piece that is only text, which nearly all are, is joined from bytes.
@@ -43,6 +44,8 @@ class AnthropicWriter:
         if self._open == "text" and not (piece.thinking or piece.tools or piece.calls_end or piece.signature):
             return b"".join((self._before_text, _encode(piece.content), b"}}\n\n")) if piece.content else b""
         out: list[bytes] = []
+        if piece.thinking or piece.signature or piece.content:
+            self._write_waiting(out)
         if piece.thinking or piece.signature:
             self._enter("thinking", {"type": "thinking", "thinking": "", "signature": ""}, out)
             if piece.thinking:
@@ -52,8 +55,11 @@ class AnthropicWriter:
         if piece.content:
             self._enter("text", {"type": "text", "text": ""}, out)
             out.append(self._delta(type="text_delta", text=piece.content))
-        for part in piece.tools:
-            self._write_call(part, out)
+        for delta in piece.tools:
+            for part in self._in_turn.add(delta):
+                self._write_call(part, out)
+        if piece.calls_end:
+            self._write_waiting(out)
         return b"".join(out)
 
     def last(self, ending: Ending, total_ns: int) -> bytes:
@@ -61,6 +67,7 @@ class AnthropicWriter:
         out: list[bytes] = []
         if not self._begun:
             self._begin(out)
+        self._write_waiting(out)
         self._close(out)
         delta = {"stop_reason": self._reason(ending), "stop_sequence": ending.stop}
         out.append(event("message_delta", delta=delta, usage=usage_of(ending)))
@@ -83,10 +90,14 @@ class AnthropicWriter:
             blocks.append({"type": "thinking", "thinking": answer.thinking, "signature": answer.signature})
         if answer.content:
             blocks.append({"type": "text", "text": answer.content})
-        for call, arguments in objects_of(answer.calls.take(), cut=cut):
+        for call, arguments in objects_of(answer.calls.all(), cut=cut):
             self._called = True
             blocks.append({"type": "tool_use", "id": self._name(call), "name": call.name, "input": arguments})
         return blocks
+
+    def _write_waiting(self, out: list[bytes]) -> None:
+        for part in self._in_turn.end():
+            self._write_call(part, out)
 
     def _write_call(self, part: ToolDelta, out: list[bytes]) -> None:
         block = {"type": "tool_use", "id": self._name(part), "name": part.name, "input": {}}

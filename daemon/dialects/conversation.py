@@ -61,6 +61,13 @@ class Turn(msgspec.Struct, gc=False):
     tool_name: str = ""
     failed: bool = False  # the tool reports an error
 
+    @property
+    def text(self) -> str:
+        """Its text as one: parts that a person or a tool sent apart are lines, what the assistant said goes on."""
+        texts = [part.text for part in self.parts if isinstance(part, Text)]
+        said = ("" if self.role == "assistant" else "\n").join(texts)
+        return f"Error: {said}" if self.failed else said
+
 
 class Tool(msgspec.Struct, gc=False):
     """A function that the model may call; `parameters` is a JSON Schema."""

@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
+from common.errors import UpstreamFailed
 from daemon.clock import Clock
 from daemon.dialects import translator
 from daemon.dialects.pieces import Ending, Gathered, Piece
@@ -65,6 +66,7 @@ class Joined:
         self._clock = clock
         self._whole = None if streamed_as else Gathered()
         self._gained: list[Piece] = []
+        self._failure: UpstreamFailed | None = None
         self._sent = 0
         self._first = 0
 
@@ -73,10 +75,16 @@ class Joined:
         return msgspec.json.encode({"model": model} | self._request)
 
     def feed(self, data: bytes) -> bytes:
+        if self._failure is not None:
+            raise self._failure
         return self._write(self._reader.feed(data))
 
     def terminator(self) -> bytes:
+        if self._failure is not None:
+            raise self._failure
         rest = self._write(self._reader.end())
+        if self._failure is not None:
+            raise self._failure
         ending = self._reader.ending
         self.finished = True
         self.usage = Usage(ending.tokens_in, ending.tokens_out)
@@ -93,7 +101,7 @@ class Joined:
 
     def gained(self) -> bytes:
         gained, self._gained = self._gained, []
-        return b"".join(map(self._writer.line, gained))
+        return self._lines(gained)
 
     def _write(self, pieces: list[Piece]) -> bytes:
         self.finished = self._reader.finished
@@ -102,12 +110,21 @@ class Joined:
         self._first = self._first or self._clock.now()
         self.pieces += len(pieces)
         if self._whole is None:
-            line = self._writer.line
-            return line(pieces[0]) if len(pieces) == 1 else b"".join(map(line, pieces))
+            return self._writer.line(pieces[0]) if len(pieces) == 1 else self._lines(pieces)
         for piece in pieces:
             self._whole.add(piece)
         self._gained += pieces
         return b""
+
+    def _lines(self, pieces: list[Piece]) -> bytes:
+        """What the writer makes of them; what it can make nothing of is raised by the next call, after good ones."""
+        lines: list[bytes] = []
+        try:
+            for piece in pieces:
+                lines.append(self._writer.line(piece))  # noqa: PERF401 - those before a failure are kept
+        except UpstreamFailed as failure:
+            self._failure = failure
+        return b"".join(lines)
 
     def _elapsed_ns(self, since: int) -> int:
         return max(0, self._clock.now() - since) * 1000

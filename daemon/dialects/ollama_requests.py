@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from daemon.dialects.conversation import Conversation, Image, Schema, Text, Thought, Tool, ToolUse, Turn, cannot
+from daemon.dialects.conversation import Conversation, Image, Schema, Thought, Tool, ToolUse, Turn, cannot
 
 _DIALECT = "Ollama"
 
@@ -76,7 +76,7 @@ def _request(asked: Conversation) -> dict[str, Any]:
 
 def _message(turn: Turn, model: str) -> dict[str, Any]:
     message: dict[str, Any] = {"role": turn.role, "content": ""}
-    message["content"] = "".join(part.text for part in turn.parts if isinstance(part, Text))
+    message["content"] = turn.text
     thoughts = "".join(part.text for part in turn.parts if isinstance(part, Thought))
     if thoughts:
         message["thinking"] = thoughts

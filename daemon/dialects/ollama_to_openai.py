@@ -1,4 +1,5 @@
-"""A client of Ollama before an upstream that speaks OpenAI's dialect: embeddings, and what asks for nothing.
+"""A client of Ollama before an upstream that speaks OpenAI's dialect: embeddings; before it or Anthropic's, what asks
+for nothing.
 
 Rule: counts are the upstream's, never guessed. Chat and generate are joined in `pairs.py`.
 """

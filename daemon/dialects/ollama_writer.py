@@ -57,12 +57,12 @@ class OllamaWriter:
 
     def whole(self, answer: Gathered, ending: Ending, total_ns: int) -> bytes:
         """The one object of an unstreamed answer."""
-        body = self._body(answer.content, answer.thinking, objects_of(answer.calls.take(), cut=answer.cut))
+        body = self._body(answer.content, answer.thinking, objects_of(answer.calls.all(), cut=answer.cut))
         return _encode(self._object(body, _done(ending.reason), answer.logprobs, _metrics(ending, total_ns)))
 
     def unfinished(self, answer: Gathered) -> bytes:
         """An unstreamed answer that was cut off, for the record."""
-        body = self._body(answer.content, answer.thinking, objects_of(answer.calls.take(), cut=True))
+        body = self._body(answer.content, answer.thinking, objects_of(answer.calls.all(), cut=True))
         return _encode(self._object(body, {"done": False}, answer.logprobs, {}))
 
     def nothing(self, reason: str) -> bytes:

@@ -15,6 +15,7 @@ from daemon.dialects.asks import Ask, Shape
 from daemon.dialects.conversation import (
     Conversation,
     Part,
+    Role,
     Sampling,
     Schema,
     Text,
@@ -29,7 +30,7 @@ from daemon.dialects.openai_asks import wanted
 from daemon.dialects.strict_json import kind_of
 
 _NUMBER = (int, float)
-_ROLES = {
+_ROLES: dict[str, Role] = {
     "system": "system",
     "developer": "system",
     "user": "user",
@@ -48,6 +49,8 @@ def conversation(ask: Ask) -> Conversation:
 def _chat(ask: Ask) -> Conversation:
     document = ask.document
     _refuse(document, "logit_bias", "audio", "prediction", "web_search_options", "functions", "function_call")
+    if document.get("verbosity") not in (None, "medium"):
+        raise _impossible("verbosity")
     if document.get("modalities") not in (None, ["text"]):
         raise _impossible("modalities other than text")
     asked = _asked(ask)
@@ -83,6 +86,8 @@ def _completion(ask: Ask) -> Conversation:
     asked.prompt = prompt
     asked.suffix = wanted(document, "suffix", str, "a text") or ""
     top = wanted(document, "logprobs", int, "a number from 0 to 5")
+    if top is not None and not 0 <= top <= 20:
+        raise BadRequest("logprobs must be between 0 and 20", detail={"param": "logprobs"})
     asked.logprobs, asked.top_logprobs = top is not None, top or 0
     return asked
 
@@ -106,6 +111,8 @@ def _asked(ask: Ask) -> Conversation:
         if not all(isinstance(each, str) for each in sampling.stop):
             raise BadRequest("stop must be a text or an array of texts", detail={"param": "stop"})
     choices = wanted(document, "n", int, "a whole number")
+    if choices is not None and choices < 1:
+        raise BadRequest("n must be at least 1", detail={"param": "n"})
     end_user = wanted(document, "user", str, "a text") or ""
     return Conversation(ask.model, sampling=sampling, choices=1 if choices is None else choices, end_user=end_user)
 
@@ -135,8 +142,15 @@ def _turn(where: str, message: dict[str, Any]) -> Turn:
     parts += _parts(f"{where}.content", message.get("content"))
     calls = wanted(message, "tool_calls", list, "an array of calls", where=f"{where}.") or ()
     parts += [_call(f"{where}.tool_calls[{number}]", call) for number, call in enumerate(calls)]
-    answers = message.get("tool_call_id")
-    return Turn(role, parts, answers if isinstance(answers, str) else "")  # type: ignore[arg-type]
+    if (
+        message.get("function_call") is not None
+    ):  # the older form of a call, which its function's name ties to its answer
+        parts.append(_call(f"{where}.function_call", {"function": message["function_call"]}))
+    if message.get("audio") is not None:
+        raise _impossible("audio in a message")
+    answers, name = message.get("tool_call_id"), message.get("name")
+    tool_name = name if role == "tool" and isinstance(name, str) else ""
+    return Turn(role, parts, answers if isinstance(answers, str) else "", tool_name)
 
 
 def _parts(where: str, content: Any) -> list[Part]:

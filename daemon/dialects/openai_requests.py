@@ -15,7 +15,6 @@ from daemon.dialects.asks import Ask
 from daemon.dialects.conversation import (
     Conversation,
     Image,
-    Part,
     Schema,
     Text,
     Thought,
@@ -105,11 +104,11 @@ def _add_think(request: dict[str, Any], asked: Conversation) -> None:
         case str():
             request["reasoning_effort"] = asked.think
         case int():
-            raise cannot("a thinking budget in tokens", asked.model, _DIALECT)
+            request["chat_template_kwargs"] = {"enable_thinking": True}  # a switch, and no budget to keep to
 
 
 def _message(turn: Turn) -> dict[str, Any]:
-    message: dict[str, Any] = {"role": turn.role, "content": _content(turn.parts)}
+    message: dict[str, Any] = {"role": turn.role, "content": _content(turn)}
     thoughts = "".join(part.text for part in turn.parts if isinstance(part, Thought))
     if thoughts:
         message["reasoning_content"] = thoughts
@@ -121,11 +120,11 @@ def _message(turn: Turn) -> dict[str, Any]:
     return message
 
 
-def _content(parts: list[Part]) -> Any:
+def _content(turn: Turn) -> Any:
     """A string where it is only text, else OpenAI's parts in their order."""
-    shown = [part for part in parts if isinstance(part, Text | Image)]
+    shown = [part for part in turn.parts if isinstance(part, Text | Image)]
     if all(isinstance(part, Text) for part in shown):
-        return "".join(part.text for part in shown if isinstance(part, Text))
+        return turn.text
     return [_part(part) for part in shown]
 
 

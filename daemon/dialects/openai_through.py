@@ -7,6 +7,7 @@ cannot be the end, an error or the usage leave unparsed. Embeddings have no stre
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import msgspec
@@ -17,7 +18,14 @@ from daemon.dialects.asks import Ask, Shape
 from daemon.dialects.lines import SseReader
 from daemon.dialects.openai_stream import error_answer
 from daemon.dialects.openai_writer import DONE
-from daemon.dialects.translator import MAX_WHOLE, UpstreamGarbled, UpstreamTruncated, is_list, said
+from daemon.dialects.translator import (
+    MAX_WHOLE,
+    UpstreamGarbled,
+    UpstreamTruncated,
+    in_base64,
+    is_list,
+    said,
+)
 from daemon.exchange import Usage
 
 
@@ -37,6 +45,24 @@ class _Event(msgspec.Struct, gc=False):
 
 
 _read_event = msgspec.json.Decoder(_Event).decode
+
+
+class _Delta(msgspec.Struct, gc=False):
+    tool_calls: list[dict[str, Any]] | None = None
+
+
+class _WholeChoice(_Choice, gc=False):
+    index: int = 0
+    delta: _Delta | None = None
+    text: str | None = None
+
+
+class _WholeEvent(_Event, gc=False):
+    choices: list[_WholeChoice] | None = None  # type: ignore[assignment]
+
+
+# What an answer is put together from must be of the right kinds; the rest is added up as it is.
+_read_whole = msgspec.json.Decoder(_WholeEvent).decode
 
 
 class _Through:
@@ -71,13 +97,13 @@ class _Streamed(_Through):
         options = (self._ask.document.get("stream_options") or {}) | {"include_usage": True}
         return msgspec.json.encode({**self._ask.document, "model": model, "stream": True, "stream_options": options})
 
-    def _end_of_events(self) -> list[bytes]:
+    def _take_rest(self, take: Callable[[bytes], None]) -> None:
+        """At the upstream's end: the event that lacks its empty line. UpstreamTruncated where there was no end."""
         try:
-            return [event.data for event in self._events.end()]
+            for event in self._events.end():
+                take(event.data)
         except UpstreamGarbled as error:
             raise UpstreamTruncated("the upstream's answer ended within an event") from error
-
-    def _check_finished(self) -> None:
         if not self.finished:
             raise UpstreamTruncated("the upstream's answer ended before its last event")
 
@@ -103,8 +129,11 @@ class OpenAiThrough(_Streamed):
     def __init__(self, ask: Ask) -> None:
         super().__init__(ask)
         self._wants_usage = (ask.document.get("stream_options") or {}).get("include_usage") is True
-        # From the chunk that names a reason to finish on, everything is the end and waits for it.
+        # From the chunk that names a reason to finish on, everything is the end and waits for it; but for the chunks of
+        # other choices, where several were asked for.
         self._last: list[bytes] = []
+        self._held = 0
+        self._several = ask.document.get("n") not in (None, 1)
 
     def feed(self, data: bytes) -> bytes:
         if self._failure is not None:
@@ -123,9 +152,7 @@ class OpenAiThrough(_Streamed):
         if self._failure is not None:
             raise self._failure
         out: list[bytes] = []
-        for event in self._end_of_events():
-            self._take(event, out)
-        self._check_finished()
+        self._take_rest(lambda event: self._take(event, out))
         return b"".join((*out, *self._last, DONE))
 
     def so_far(self) -> bytes:
@@ -135,19 +162,31 @@ class OpenAiThrough(_Streamed):
         if event == b"[DONE]":
             self.finished = True
             return
-        if not self._last and not self.finished and _is_plain(event):
+        if (self._several or not self._last) and not self.finished and _is_plain(event):
             self.pieces += 1
             out.append(b"data: " + event + b"\n\n")
             return
         decoded = self._read(event, _read_event)
         ends = any(choice.finish_reason for choice in decoded.choices or ())
-        if not decoded.choices and decoded.usage is not None and not self._wants_usage:
+        if _only_counts(decoded) and not self._wants_usage:
             return  # it was only for us
-        if ends or self._last or decoded.usage is not None:
-            self._last.append(b"data: " + event + b"\n\n")
+        # Usage may stand in every chunk (Gemini, vLLM when told so): only what has no choice is the end.
+        if ends or (self._last and not (self._several and decoded.choices)) or _only_counts(decoded):
+            self._hold(b"data: " + event + b"\n\n")
             return
         self.pieces += 1
         out.append(b"data: " + event + b"\n\n")
+
+    def _hold(self, event: bytes) -> None:
+        self._held += len(event)
+        if self._held > MAX_WHOLE:
+            raise UpstreamGarbled("the upstream's answer does not end after its end")
+        self._last.append(event)
+
+
+def _only_counts(event: _Event) -> bool:
+    """Whether it is the chunk that tells the usage and nothing else."""
+    return not event.choices and event.usage is not None
 
 
 def _is_plain(event: bytes) -> bool:
@@ -179,13 +218,14 @@ class OpenAiWhole(_Streamed):
         return b""
 
     def terminator(self) -> bytes:
-        for event in self._end_of_events():
-            self._gather(event)
-        self._check_finished()
-        return self.so_far()
+        self._take_rest(self._gather)
+        whole = self.so_far()
+        if not whole:
+            raise UpstreamGarbled("the upstream's answer has an end and nothing before it")
+        return whole
 
     def so_far(self) -> bytes:
-        if not self._head:
+        if not self._head and not self._choices:
             return b""
         chat = self._ask.shape is Shape.OPENAI_CHAT
         choices = [_choice(number, self._choices[number], chat=chat) for number in sorted(self._choices)]
@@ -200,7 +240,7 @@ class OpenAiWhole(_Streamed):
         if event == b"[DONE]":
             self.finished = True
             return
-        self._read(event, _read_event)
+        self._read(event, _read_whole)
         self._size += len(event)
         if self._size > MAX_WHOLE:
             raise UpstreamGarbled(f"the upstream's answer is longer than {MAX_WHOLE:,} bytes")
@@ -209,8 +249,6 @@ class OpenAiWhole(_Streamed):
         choices = chunk.pop("choices", None) or ()
         self._head |= {name: value for name, value in chunk.items() if value is not None or name not in self._head}
         for choice in choices:
-            if not isinstance(choice, dict) or not isinstance(choice.get("index", 0), int):
-                raise UpstreamGarbled("the upstream sent a choice that is not OpenAI's")
             self.pieces += 1
             _add(self._choices.setdefault(choice.get("index", 0), {}), choice)
 
@@ -251,12 +289,19 @@ def _fresh(value: Any) -> Any:
 
 def _add_list(known: list[Any], added: list[Any]) -> None:
     for entry in added:
-        number = entry.get("index") if isinstance(entry, dict) else None
-        same = None if number is None else next((each for each in known if each.get("index") == number), None)
+        same = next((each for each in reversed(known) if _goes_on(each, entry)), None)
         if same is None:
             known.append(_fresh(entry))
         else:
             _add(same, entry)
+
+
+def _goes_on(known: Any, entry: Any) -> bool:
+    """Whether a numbered entry goes on with a known one; some servers give every tool call the same number."""
+    if not isinstance(known, dict) or not isinstance(entry, dict) or entry.get("index") is None:
+        return False
+    named = known.get("id") and entry.get("id")
+    return known.get("index") == entry["index"] and (not named or known["id"] == entry["id"])
 
 
 def _choice(number: int, gathered: dict[str, Any], *, chat: bool) -> dict[str, Any]:
@@ -317,7 +362,20 @@ class OpenAiVectors(_Through):
             raise UpstreamGarbled("the upstream's answer has no embeddings")
         self.finished = True
         self.usage = Usage(vectors.usage.prompt_tokens if vectors.usage else None, 0)
-        return whole
+        return _packed(whole) if self._ask.document.get("encoding_format") == "base64" else whole
 
     def so_far(self) -> bytes:
         return b""
+
+
+def _packed(whole: bytes) -> bytes:
+    """The answer with its vectors in base64, where a server read over that wish: OpenAI's JavaScript SDK asks for it by
+    itself and makes an empty vector of a plain list."""
+    answer = msgspec.json.decode(whole)
+    try:
+        for entry in answer["data"]:
+            if isinstance(entry["embedding"], list):
+                entry["embedding"] = in_base64(entry["embedding"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UpstreamGarbled("the upstream's embeddings are not OpenAI's") from error
+    return msgspec.json.encode(answer)

@@ -6,8 +6,6 @@ makes an empty vector of a plain list.
 
 from __future__ import annotations
 
-import base64
-import struct
 from typing import Any, Literal
 
 import msgspec
@@ -15,7 +13,7 @@ import msgspec
 from common.errors import BadRequest
 from daemon.dialects import translator
 from daemon.dialects.asks import Ask
-from daemon.dialects.translator import MAX_WHOLE, UpstreamGarbled, said
+from daemon.dialects.translator import MAX_WHOLE, UpstreamGarbled, in_base64, said
 from daemon.exchange import Usage
 
 
@@ -70,7 +68,7 @@ class OpenAiVectorsOverOllama:
             if answer.error is not None:
                 raise said({"error": answer.error})
             vectors = [self._vector(raw) for raw in answer.embeddings or ()]
-        except (msgspec.MsgspecError, ValueError, RecursionError, struct.error) as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise UpstreamGarbled(f"the upstream's embeddings are not Ollama's: {error}") from error
         if len(vectors) != self._count:
             raise UpstreamGarbled(f"the upstream answered with {len(vectors)} embeddings, not one for each input")
@@ -92,4 +90,4 @@ class OpenAiVectorsOverOllama:
 
     def _vector(self, raw: msgspec.Raw) -> Any:
         numbers = msgspec.json.decode(raw, type=list[float])
-        return base64.b64encode(struct.pack(f"<{len(numbers)}f", *numbers)).decode() if self._base64 else raw
+        return in_base64(numbers) if self._base64 else raw

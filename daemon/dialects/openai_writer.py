@@ -6,6 +6,7 @@ Rule: the chunk that names the reason to finish, the usage and `[DONE]` are the 
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import Any
 
 import msgspec
@@ -33,6 +34,7 @@ class OpenAiWriter:
         self._with_usage = options.get("include_usage") is True
         self._called = False
         self._begun = False
+        self._offset = 0  # characters of a completion so far
         # The chunk of a piece that is only text, which nearly all are, is joined from bytes.
         before = _encode(self._head("chat.completion.chunk" if self._chat else "text_completion"))[:-1]
         part = b'"delta":{"content":' if self._chat else b'"text":'
@@ -48,8 +50,9 @@ class OpenAiWriter:
         if not (piece.content or piece.thinking or piece.tools or piece.logprobs):
             return b""
         if not self._chat:
-            self._begun = True
-            return self._chunk({"text": piece.content, "logprobs": _older(piece.logprobs)}, None)
+            self._begun = not piece.logprobs  # where there are some, each chunk tells where its tokens stand
+            offset, self._offset = self._offset, self._offset + len(piece.content)
+            return self._chunk({"text": piece.content, "logprobs": _older(piece.logprobs, offset)}, None)
         delta: dict[str, Any] = {} if self._begun else {"role": "assistant"}
         self._begun = True
         if piece.content or not (piece.thinking or piece.tools):
@@ -64,7 +67,7 @@ class OpenAiWriter:
                 | {"function": ({"name": part.name} if part.name else {}) | {"arguments": part.arguments}}
                 for part in piece.tools
             ]
-        logprobs = {"logprobs": {"content": piece.logprobs, "refusal": None}} if piece.logprobs else {}
+        logprobs = {"logprobs": _newer(piece.logprobs)} if piece.logprobs else {}
         return self._chunk({"delta": delta} | logprobs, None)
 
     def last(self, ending: Ending, total_ns: int) -> bytes:
@@ -86,7 +89,7 @@ class OpenAiWriter:
         return _encode(self._object(answer, None))
 
     def _object(self, answer: Gathered, ending: Ending | None) -> dict[str, Any]:
-        calls = answer.calls.take()
+        calls = answer.calls.all()
         self._called = self._called or bool(calls)
         reason = None if ending is None else self._reason(ending)
         if self._chat:
@@ -95,10 +98,11 @@ class OpenAiWriter:
                 message["reasoning_content"] = answer.thinking
             if calls:
                 message["tool_calls"] = [self._call(call) for call in calls]
-            logprobs = {"content": answer.logprobs, "refusal": None} if answer.logprobs else None
+            logprobs = _newer(answer.logprobs) if answer.logprobs else None
             choice = {"index": 0, "message": message, "logprobs": logprobs, "finish_reason": reason}
             return self._head("chat.completion") | {"choices": [choice]}
-        choice = {"text": answer.content, "index": 0, "logprobs": _older(answer.logprobs), "finish_reason": reason}
+        logprobs = _older(answer.logprobs, 0)
+        choice = {"text": answer.content, "index": 0, "logprobs": logprobs, "finish_reason": reason}
         return self._head("text_completion") | {"choices": [choice]}
 
     def _call(self, call: ToolCall) -> dict[str, Any]:
@@ -137,15 +141,30 @@ def usage_of(ending: Ending) -> dict[str, Any]:
     return usage
 
 
-def _older(logprobs: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Log probabilities in the older shape of completions."""
+def full(logprobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Log probabilities with every field that OpenAI's clients look for."""
+    return [_token(each) | {"top_logprobs": list(map(_token, each.get("top_logprobs") or ()))} for each in logprobs]
+
+
+def _token(entry: dict[str, Any]) -> dict[str, Any]:
+    return {"token": entry.get("token", ""), "logprob": entry.get("logprob"), "bytes": entry.get("bytes")}
+
+
+def _newer(logprobs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Log probabilities in the shape of chat completions."""
+    return {"content": full(logprobs), "refusal": None}
+
+
+def _older(logprobs: list[dict[str, Any]], offset: int) -> dict[str, Any] | None:
+    """Log probabilities in the older shape of completions; the first token stands at `offset` of the text."""
     if not logprobs:
         return None
+    tokens = [str(each.get("token") or "") for each in logprobs]
     return {
-        "tokens": [each.get("token") for each in logprobs],
+        "tokens": tokens,
         "token_logprobs": [each.get("logprob") for each in logprobs],
         "top_logprobs": [
             {top.get("token"): top.get("logprob") for top in each.get("top_logprobs") or ()} for each in logprobs
         ],
-        "text_offset": [],
+        "text_offset": [offset + before for before in accumulate(map(len, tokens[:-1]), initial=0)],
     }

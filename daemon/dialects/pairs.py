@@ -112,6 +112,11 @@ def _no_vectors(ask: Ask, clock: Clock) -> Translator | None:
     return None
 
 
+def _ollama_to_anthropic(ask: Ask, clock: Clock) -> Translator | None:
+    _no_vectors(ask, clock)
+    return NothingOverOpenAi(ask, clock) if ask.empty else None  # the list of models is at the same path there
+
+
 def _ollama_through(ask: Ask, clock: Clock) -> Translator:
     if ask.shape in _OLLAMAS_VECTORS:
         return OllamaVectors(ask)
@@ -153,6 +158,6 @@ _SPECIAL: dict[tuple[str, str], Callable[[Ask, Clock], Translator | None]] = {
     ("openai", "openai"): _openai_through,
     ("openai", "ollama"): _openai_to_ollama,
     ("anthropic", "anthropic"): _anthropic_through,
-    ("ollama", "anthropic"): _no_vectors,
+    ("ollama", "anthropic"): _ollama_to_anthropic,
     ("openai", "anthropic"): _no_vectors,
 }

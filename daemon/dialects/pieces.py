@@ -85,14 +85,74 @@ class ToolCalls:
         if self._size > MAX_WHOLE:
             raise UpstreamGarbled("the upstream's tool calls are longer than anything sensible")
 
-    def take(self) -> list[ToolCall]:
-        """The calls so far, in order, which are forgotten."""
-        calls = [
+    def all(self) -> list[ToolCall]:
+        """The calls so far, in order."""
+        return [
             ToolCall(call.index, call.id, call.name, "".join(self._arguments[call.index]))
             for call in self._calls.values()
         ]
+
+    def take(self) -> list[ToolCall]:
+        """The calls so far, which are forgotten."""
+        calls = self.all()
         self._calls, self._arguments, self._size = {}, {}, 0
         return calls
+
+
+class InTurn:
+    """Parts of tool calls, for a dialect that tells one call after the other: parts of a further call wait until the
+    one before is a whole JSON object, or the calls end. Upstreams in use tell them in turn, too; then nothing waits."""
+
+    def __init__(self) -> None:
+        self._open: int | None = None
+        self._arguments: list[str] = []  # of the open call
+        self._told: set[int] = set()  # calls that are whole
+        self._waiting: dict[int, list[ToolDelta]] = {}
+        self._size = 0
+
+    def add(self, delta: ToolDelta) -> list[ToolDelta]:
+        """The parts that may be told now. UpstreamGarbled where more wait than is sensible."""
+        if delta.index in self._told:
+            if delta.arguments.strip():
+                raise UpstreamGarbled("the upstream's tool call goes on after its end")
+            return []
+        if self._open is None or self._open == delta.index:
+            self._open = delta.index
+            self._arguments.append(delta.arguments)
+            return [delta]
+        self._waiting.setdefault(delta.index, []).append(delta)
+        self._size += len(delta.arguments) + 1
+        if self._size > MAX_WHOLE:
+            raise UpstreamGarbled("the upstream's tool calls are longer than anything sensible")
+        told: list[ToolDelta] = []
+        while self._waiting and self._is_whole():
+            told += self._next()
+        return told
+
+    def end(self) -> list[ToolDelta]:
+        """The calls so far have no further part: those that waited, a call after the other."""
+        told: list[ToolDelta] = []
+        while self._waiting:
+            told += self._next()
+        if self._open is not None:
+            self._told.add(self._open)
+        self._open, self._arguments = None, []
+        return told
+
+    def _next(self) -> list[ToolDelta]:
+        if self._open is not None:
+            self._told.add(self._open)
+        self._open = next(iter(self._waiting))
+        parts = self._waiting.pop(self._open)
+        self._arguments = [part.arguments for part in parts]
+        return parts
+
+    def _is_whole(self) -> bool:
+        try:
+            msgspec.json.decode("".join(self._arguments), type=dict[str, Any])
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            return False
+        return True
 
 
 def objects_of(calls: list[ToolCall], *, cut: bool) -> list[tuple[ToolCall, dict[str, Any]]]:

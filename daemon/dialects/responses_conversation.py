@@ -52,6 +52,12 @@ def conversation(ask: Ask) -> Conversation:
     top = wanted(document, "top_logprobs", int, "a number from 0 to 20") or 0
     if not 0 <= top <= 20:
         raise BadRequest("top_logprobs must be between 0 and 20", detail={"param": "top_logprobs"})
+    longest = wanted(document, "max_output_tokens", int, "a whole number")
+    if longest is not None and longest < 1:
+        raise BadRequest("max_output_tokens must be at least 1", detail={"param": "max_output_tokens"})
+    text, include = document.get("text"), wanted(document, "include", list, "an array of names") or ()
+    if isinstance(text, dict) and text.get("verbosity") not in (None, "medium"):
+        raise _impossible("text.verbosity")
     tools = wanted(document, "tools", list, "an array of tools") or ()
     end_user = document.get("user") or document.get("safety_identifier")
     return Conversation(
@@ -61,13 +67,13 @@ def conversation(ask: Ask) -> Conversation:
         tool_choice=_tool_choice(document.get("tool_choice")),
         parallel_calls=wanted(document, "parallel_tool_calls", bool, "true or false"),
         sampling=Sampling(
-            max_tokens=wanted(document, "max_output_tokens", int, "a whole number"),
+            max_tokens=longest,
             temperature=wanted(document, "temperature", _NUMBER, "a number"),
             top_p=wanted(document, "top_p", _NUMBER, "a number"),
         ),
-        format=_format(document.get("text")),
+        format=_format(text),
         think=_think(document.get("reasoning")),
-        logprobs=top > 0,
+        logprobs=top > 0 or "message.output_text.logprobs" in include,
         top_logprobs=top,
         end_user=end_user if isinstance(end_user, str) else "",
     )
@@ -88,7 +94,7 @@ def _add(turns: list[Turn], where: str, item: Any) -> None:
         case {"type": "function_call_output", "call_id": str(identifier)}:
             turns.append(Turn("tool", _parts(f"{where}.output", item.get("output")), identifier))
         case {"type": "reasoning"}:
-            texts = [*(item.get("content") or ()), *(item.get("summary") or ())]
+            texts = [each for name in ("content", "summary") if isinstance(item.get(name), list) for each in item[name]]
             said = "".join(str(each.get("text") or "") for each in texts if isinstance(each, dict))
             if said:
                 _of_assistant(turns).parts.append(Thought(said))

@@ -13,7 +13,8 @@ import msgspec
 
 from daemon.clock import Clock
 from daemon.dialects.asks import Ask
-from daemon.dialects.pieces import Ending, Gathered, Piece, ToolDelta
+from daemon.dialects.openai_writer import full
+from daemon.dialects.pieces import Ending, Gathered, InTurn, Piece, ToolDelta
 
 _encode = msgspec.json.encode
 
@@ -32,6 +33,10 @@ _ECHOED: dict[str, Any] = {
     "truncation": "disabled",
     "user": None,
 }
+
+
+# Why a response is not complete, by the reason to finish.
+_INCOMPLETE: dict[str | None, str] = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 
 class ResponsesWriter:
@@ -54,26 +59,32 @@ class ResponsesWriter:
         self._open = ""  # reasoning, message, or "call N"; "" where none is open
         self._texts: list[str] = []  # of the open item
         self._logprobs: list[dict[str, Any]] = []
+        self._in_turn = InTurn()
         self._begun = False
 
     def line(self, piece: Piece) -> bytes:
         """The events of one piece."""
         out: list[bytes] = []
+        if piece.thinking or piece.content:
+            self._call_waiting(out)
         if piece.thinking:
             self._think(piece.thinking, out)
         if piece.content or piece.logprobs:
             self._say(piece, out)
-        for part in piece.tools:
-            self._call(part, out)
+        for delta in piece.tools:
+            for part in self._in_turn.add(delta):
+                self._call(part, out)
+        if piece.calls_end:
+            self._call_waiting(out)
         return b"".join(out)
 
     def last(self, ending: Ending, total_ns: int) -> bytes:
         """The events that end the stream."""
         out: list[bytes] = []
         self._begin(out)
-        cut = ending.reason == "length"
-        self._close(out, cut=cut)
-        kind = "response.incomplete" if cut else "response.completed"
+        self._call_waiting(out)
+        self._close(out, cut=ending.reason == "length")
+        kind = "response.incomplete" if ending.reason in _INCOMPLETE else "response.completed"
         out.append(self._event(kind, response=self._response(ending)))
         return b"".join(out)
 
@@ -91,11 +102,13 @@ class ResponsesWriter:
 
     def _gather(self, answer: Gathered, *, cut: bool) -> None:
         nowhere: list[bytes] = []
+        # What `line` wrote of it meanwhile was for the record of a crash.
+        self._items, self._open, self._texts, self._logprobs = [], "", [], []
         if answer.thinking:
             self._think(answer.thinking, nowhere)
         if answer.content or answer.logprobs:
             self._say(Piece(answer.content, logprobs=answer.logprobs), nowhere)
-        for call in answer.calls.take():
+        for call in answer.calls.all():
             self._call(ToolDelta(call.index, call.id, call.name, call.arguments), nowhere)
         self._close(nowhere, cut=cut)
 
@@ -115,10 +128,15 @@ class ResponsesWriter:
             part = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
             out.append(self._event("response.content_part.added", **self._at(), content_index=0, part=part))
         self._texts.append(piece.content)
-        self._logprobs += piece.logprobs
+        logprobs = full(piece.logprobs)
+        self._logprobs += logprobs
         if piece.content:
-            delta = {"content_index": 0, "delta": piece.content, "logprobs": piece.logprobs}
+            delta = {"content_index": 0, "delta": piece.content, "logprobs": logprobs}
             out.append(self._event("response.output_text.delta", **self._at(), **delta))
+
+    def _call_waiting(self, out: list[bytes]) -> None:
+        for part in self._in_turn.end():
+            self._call(part, out)
 
     def _call(self, part: ToolDelta, out: list[bytes]) -> None:
         if self._enter(f"call {part.index}", out):
@@ -185,8 +203,7 @@ class ResponsesWriter:
         out.append(self._event("response.in_progress", response=response))
 
     def _response(self, ending: Ending) -> dict[str, Any]:
-        cut, filtered = ending.reason == "length", ending.reason == "content_filter"
-        why = "max_output_tokens" if cut else "content_filter" if filtered else None
+        why = _INCOMPLETE.get(ending.reason)
         tokens_in, tokens_out = ending.tokens_in or 0, ending.tokens_out or 0
         return self._head | {
             "status": "incomplete" if why else "completed",
@@ -207,7 +224,7 @@ class ResponsesWriter:
     def _name(self, kind: str) -> str:
         return f"{kind}_{self._mark}_{len(self._items)}"
 
-    def _event(self, name: str, **fields: Any) -> bytes:
+    def _event(self, kind: str, /, **fields: Any) -> bytes:
         number, self._number = self._number, self._number + 1
-        content = _encode({"type": name, "sequence_number": number} | fields)
-        return b"event: %b\ndata: %b\n\n" % (name.encode(), content)
+        content = _encode({"type": kind, "sequence_number": number} | fields)
+        return b"event: %b\ndata: %b\n\n" % (kind.encode(), content)
