@@ -73,7 +73,7 @@ def test_every_route_is_documented() -> None:
         for method in METHODS
         if getattr(handler, method.lower()) is not getattr(RequestHandler, method.lower())
     }
-    served |= {("POST", route.path) for route in RELAYED}
+    served |= {("POST", re.sub(r"\{\w+\}", "{}", route.path)) for route in RELAYED}
     assert sorted(served - written) == [], "not documented"
     assert sorted(written - served) == [], "documented and not there"
 

@@ -1,4 +1,4 @@
-"""What people do about their own account: register, log in, change the password.
+"""What people do about their own account: register, log in, change the password; and a password sent with a request.
 
 Rule (security.md P2, P3): who asks learns nothing about an account whose password they do not know. Every refused
 attempt costs the same: one look into the store, one check against a hash (of nobody, where there is no account) and
@@ -20,6 +20,7 @@ from common.errors import BadRequest, Conflict, Forbidden, GatewayError, Unauthe
 from daemon.access.actor import Actor
 from daemon.access.directory import Directory, canonical_email, new_code
 from daemon.access.identity import CHALLENGE
+from daemon.access.inline import Verified
 from daemon.access.passwords import PasswordPool, check_new_password, same_hash
 from daemon.access.sessions import Issued, Sessions
 from daemon.access.throttle import FORGOTTEN_AFTER_US, Attempt, PerAddress, Throttle
@@ -29,7 +30,7 @@ from daemon.store import registrations as registration_rows
 from daemon.store import throttle as throttle_rows
 from daemon.store import users as user_rows
 from daemon.store.database import Database
-from daemon.store.users import Credentials
+from daemon.store.users import Credentials, User
 
 log = logging.getLogger("gatelodge.access")
 
@@ -65,6 +66,8 @@ class Accounts:
         self._passwords = passwords
         self._clock = clock
         self._throttle = Throttle(clock)
+        self._verified = Verified(clock)
+        self._checking: dict[bytes, asyncio.Task[User]] = {}  # inline credentials that are being checked now
         self._registered_from = PerAddress(clock, most=registration.per_address_per_hour, period_us=3600 * MICROSECONDS)
         self._most_pending = registration.pending
         # What was "registered" for addresses that are users already: nothing is stored of it, but whoever tries the
@@ -88,6 +91,7 @@ class Accounts:
     async def look_after(self) -> None:
         """One round of `run`."""
         self._registered_from.forget_old()
+        self._verified.forget_old()
         void_before = self._throttle.forget_old()
         await self._database.write(partial(throttle_rows.forget_old, before_clock=void_before))
 
@@ -112,22 +116,34 @@ class Accounts:
     async def login(self, email: str, password: str, address: str) -> Issued:
         """A new session. Unauthenticated for whatever is wrong; Forbidden, in words, for a right password that waits
         for approval or for being changed."""
-        attempt, email = self._begin(email, address)
-        verdict = await self._verdict(attempt, email, password)
-        if verdict.kind == "one_time":
-            raise Forbidden(
-                "this one-time password only opens POST /auth/password: set a password of your own first",
-                code="password_change_required",
-            )
-        credentials = verdict.credentials
-        if credentials is None:
-            raise _wrong()
+        credentials, _ = await self._proven(email, password, address)
         try:
             issued = await self._sessions.start(credentials.user_id, credentials.epoch, address)
         except Conflict as error:
             raise _wrong() from error
         await self._rehash(credentials, password)
         return issued
+
+    async def inline(self, email: str, password: str, address: str) -> User:
+        """Whose password came with a request; checked as a login is, then for a minute by its MAC (`inline.py`).
+
+        Refused as a login is; Forbidden, too, where the user's inline credentials are switched off.
+        """
+        mark = self._verified.mark(email, password, address)
+        known = self._verified.find(mark)
+        if known is not None:
+            # Failures count here as well: who may not guess now must not be told that this guess is right.
+            self._throttle.check(known.email, address)
+            user = self._directory.users.get(known.user_id)
+            if user is not None and user.status == "active" and known.is_of(user):
+                return _inline_allowed(user)
+        checking = self._checking.get(mark)
+        if checking is None:
+            # Of many requests that begin at once with the same password one has it checked, and all wait for that.
+            checking = asyncio.ensure_future(self._checked_inline(mark, email, password, address))
+            self._checking[mark] = checking
+            checking.add_done_callback(partial(self._inline_checked, mark))
+        return await asyncio.shield(checking)
 
     async def change_password(self, email: str, old: str, new: str, address: str) -> None:
         """Set a password of one's own; ends all sessions. Throttled and refused as a login is."""
@@ -149,6 +165,34 @@ class Accounts:
             raise _wrong() from error  # changed, disabled or deleted in the meantime
 
     # -- parts --------------------------------------------------------------------------------------------------------
+
+    async def _proven(self, email: str, password: str, address: str) -> tuple[Credentials, str]:
+        """What the password proves, and the address's canonical spelling. Refuses as `login` tells."""
+        attempt, email = self._begin(email, address)
+        verdict = await self._verdict(attempt, email, password)
+        if verdict.kind == "one_time":
+            raise Forbidden(
+                "this one-time password only opens POST /auth/password: set a password of your own first",
+                code="password_change_required",
+            )
+        if verdict.credentials is None:
+            raise _wrong()
+        return verdict.credentials, email
+
+    async def _checked_inline(self, mark: bytes, email: str, password: str, address: str) -> User:
+        credentials, email = await self._proven(email, password, address)
+        user = self._directory.users.get(credentials.user_id)
+        if user is None or user.status != "active" or user.epoch != credentials.epoch:
+            raise _wrong()  # disabled, deleted or changed while the password was looked at
+        _inline_allowed(user)
+        self._verified.keep(mark, user_id=user.id, epoch=credentials.epoch, version=credentials.version, email=email)
+        await self._rehash(credentials, password)
+        return user
+
+    def _inline_checked(self, mark: bytes, checking: asyncio.Task[User]) -> None:
+        del self._checking[mark]
+        if not checking.cancelled():
+            checking.exception()  # whoever waited for it may have left
 
     def _begin(self, email: str, address: str) -> tuple[Attempt, str]:
         try:
@@ -226,6 +270,15 @@ class Accounts:
             self._database.submit(job, size=256)
         except Unavailable as error:
             log.warning("failed logins could not be stored: %s", error)
+
+
+def _inline_allowed(user: User) -> User:
+    if not user.inline_auth:
+        raise Forbidden(
+            "a password in the body is switched off for this account; send an API key or a token",
+            code="inline_auth_off",
+        )
+    return user
 
 
 def _wrong() -> Unauthenticated:

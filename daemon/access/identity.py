@@ -23,6 +23,9 @@ from daemon.clock import MICROSECONDS, Clock
 from daemon.store.keys import Purpose
 
 CHALLENGE = 'Bearer realm="gatelodge"'
+# Where the head's reader puts a key that stood in the path (`daemon/web/heads.py`): a name that no client can send.
+PATH_KEY = "/k/"
+INLINE = "inline"  # the session of whoever sent a password along; ended by a new epoch, as any session
 _REMEMBERED_TOKENS = 10_000
 
 
@@ -42,6 +45,15 @@ class Caller:
         """Whether the key is for a model of one of these names; its patterns are shell-like, none of them means all."""
         patterns = self.key.models if self.key is not None else ()
         return not patterns or any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
+
+
+def no_credential() -> Unauthenticated:
+    """The refusal of whoever does not say who they are (RFC 6750: a bare challenge)."""
+    return Unauthenticated(
+        "a credential is needed: send 'Authorization: Bearer …' or 'X-API-KEY: …'",
+        headers={"WWW-Authenticate": CHALLENGE},
+        detail={"detail": "no credential"},
+    )
 
 
 def not_for_this_key(caller: Caller, model: str) -> Forbidden:
@@ -69,23 +81,30 @@ class Access:
         """
         presented = self._presented(headers)
         if presented is None:
-            raise Unauthenticated(
-                "a credential is needed: send 'Authorization: Bearer …' or 'X-API-KEY: …'",
-                headers={"WWW-Authenticate": CHALLENGE},
-                detail={"detail": "no credential"},
-            )
+            raise no_credential()
         scheme, text = presented
         if scheme == "key" or text.startswith(keys.PREFIX):
             caller = self._by_key(text)
+        elif scheme == "path":
+            raise _invalid()
         else:
             caller = self._by_token(text)
         key = caller.key
+        if scheme == "path" and (key is None or not key.in_path):
+            raise Forbidden(
+                "this key may not stand in the path, where logs may show it; an administrator can issue one that may",
+                code="not_in_path",
+            )
         if key is not None:
             self._check_use(key, address, purpose)
             self._directory.note_use(key.id, address)
         elif purpose != "inference":
             raise _insufficient("this needs a key issued for it: gatelodge keys issue EMAIL --metrics")
         return caller
+
+    def presents(self, headers: HTTPHeaders) -> bool:
+        """Whether the headers (or the path) bring a credential, whatever it is worth."""
+        return self._presented(headers) is not None
 
     def still_counts(self, caller: Caller) -> bool:
         """Whether `caller`, identified a moment ago, would still be: to be asked when an exchange becomes visible to
@@ -115,11 +134,11 @@ class Access:
 
     # -- parts --------------------------------------------------------------------------------------------------------
 
-    def _presented(self, headers: HTTPHeaders) -> tuple[Literal["bearer", "key"], str] | None:
+    def _presented(self, headers: HTTPHeaders) -> tuple[Literal["bearer", "key", "path"], str] | None:
         authorizations = headers.get_list("Authorization")
         if len(authorizations) > 1:
             raise BadRequest("send one Authorization header", code="several_credentials")
-        found: dict[str, Literal["bearer", "key"]] = {}
+        found: dict[str, Literal["bearer", "key", "path"]] = {}
         for name in ("X-API-KEY", "x_api_key"):
             for value in headers.get_list(name):
                 if value.strip():
@@ -128,6 +147,9 @@ class Access:
             scheme, _, text = value.strip().partition(" ")
             if scheme.lower() == "bearer":
                 found[text.strip()] = "bearer"
+        for value in headers.get_list(PATH_KEY):
+            if value:
+                found[value] = "path"
         if len(found) > 1:
             raise BadRequest("two different credentials were sent; send one", code="several_credentials")
         for text, scheme in found.items():

@@ -63,15 +63,16 @@ class Throttle:
         now = self._clock.now()
         attempt = Attempt(_account_scope(account, address), _address_scope(address))
         wait = max(self._wait(attempt.account_scope, now), self._wait(attempt.address_scope, now, by_running=False))
-        if wait > 0:
-            raise LimitExceeded(
-                "too many failed attempts; try again later",
-                code="too_many_attempts",
-                retry_after=max(1, math.ceil(wait / MICROSECONDS)),
-            )
+        self._refuse_for(wait)
         for scope in (attempt.account_scope, attempt.address_scope):
             self._scopes.setdefault(scope, Failures()).running += 1
         return attempt
+
+    def check(self, account: str, address: str) -> None:
+        """LimitExceeded where `begin` would say so because of failures; counts nothing."""
+        now = self._clock.now()
+        scopes = (_account_scope(account, address), _address_scope(address))
+        self._refuse_for(max(self._wait(scope, now, by_running=False) for scope in scopes))
 
     def failed(self, attempt: Attempt) -> list[tuple[str, int, int, int]]:
         """Count a failure; returns the rows to store."""
@@ -118,6 +119,14 @@ class Throttle:
         for scope in [s for s, entry in self._scopes.items() if not entry.running and entry.last_clock < void_before]:
             del self._scopes[scope]
         return void_before
+
+    def _refuse_for(self, wait: int) -> None:
+        if wait > 0:
+            raise LimitExceeded(
+                "too many failed attempts; try again later",
+                code="too_many_attempts",
+                retry_after=max(1, math.ceil(wait / MICROSECONDS)),
+            )
 
     def _wait(self, scope: str, now: int, *, by_running: bool = True) -> int:
         """Microseconds until `scope` lets the next attempt through; 0 = now."""

@@ -12,6 +12,8 @@ _SHAPES = {
     "/chat": Shape.CHAT,
     "/api/generate": Shape.GENERATE,
     "/generate": Shape.GENERATE,
+    "/generate/{model}": Shape.GENERATE,
+    "/request": Shape.TEXT,
     "/api/embed": Shape.EMBED,
     "/embed": Shape.EMBED,
     "/api/embeddings": Shape.EMBEDDINGS,
@@ -26,6 +28,7 @@ _MARKED = {
     Shape.ANTHROPIC: b"event: content_block_delta\n",
     Shape.RESPONSES: b".delta\ndata:",
 }
+_TEXT_PIECE = 4  # bytes of plain text, which shows no pieces, that count as one: about a token of English
 _VECTORS = (Shape.EMBED, Shape.EMBEDDINGS, Shape.OPENAI_EMBEDDING)
 
 
@@ -43,6 +46,8 @@ def pieces_in(route: str, segments: Sequence[bytes]) -> int:
     shape = _shape(route)
     if shape is None or shape in _VECTORS:
         return 0
+    if shape is Shape.TEXT:
+        return -(-sum(map(len, segments)) // _TEXT_PIECE)
     if shape in _MARKED:
         return sum(segment.count(_MARKED[shape]) for segment in segments)
     # A line each, or an event each, which ends with an empty line.

@@ -58,7 +58,7 @@ def weight(document: dict[str, Any]) -> int:
 def prompt_of(document: Any) -> str:
     """What was asked, as text: the prompt, the last user message, or the input to embed."""
     match document:
-        case {"prompt": str(prompt)}:
+        case {"prompt": str(prompt)} | {"request": str(prompt)}:
             return prompt
         case {"messages": list(messages)}:
             return next((text_of(each) for each in reversed(messages) if _is_users(each)), "")

@@ -256,6 +256,11 @@ def _json_or_text(text: str) -> Any:
         return text
 
 
+def _text(raw: bytes) -> Answer:
+    text = raw.decode("utf-8", "replace")
+    return Answer(text, msgspec.json.encode({"role": "assistant", "content": text}))
+
+
 def _vectors(raw: bytes) -> Answer:
     return Answer("", raw)
 
@@ -270,4 +275,5 @@ _ASSEMBLERS: dict[str, Callable[[bytes], Answer]] = {
     "openai.embedding": _vectors,
     "anthropic.messages": _anthropic,
     "responses.response": _responses,
+    "text.request": _text,
 }

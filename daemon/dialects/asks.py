@@ -29,6 +29,7 @@ class Shape(StrEnum):
     OPENAI_EMBEDDING = "openai.embedding"
     ANTHROPIC = "anthropic.messages"
     RESPONSES = "responses.response"
+    TEXT = "text.request"
 
     @property
     def family(self) -> str:
@@ -83,11 +84,17 @@ OPTION_KEYS = keys(
 
 def read_chat(body: bytes, default_model: str | None = None) -> Ask:
     """The body of POST /api/chat. BadRequest where it is not one; so for the other three."""
+    document = read_chat_document(body)
+    return _ask("/api/chat", Shape.CHAT, document, default_model, stream=_stream(document, "ChatRequest"))
+
+
+def read_chat_document(body: bytes) -> dict[str, Any]:
+    """The same body but for its model, which may be absent, and with an inline credential still under `auth`."""
     document = _read(body, "ChatRequest", CHAT_KEYS)
     messages = expect(document, "messages", list, "[]api.Message", of="ChatRequest")
     if messages:
         document["messages"] = [_message(message) for message in messages]
-    return _ask("/api/chat", Shape.CHAT, document, default_model, stream=_stream(document, "ChatRequest"))
+    return document
 
 
 def read_generate(body: bytes, default_model: str | None = None) -> Ask:

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from common.errors import GatewayError
+from common.errors import Forbidden, GatewayError
 
-# A dialect's error body: (error, request id) -> JSON.
-ErrorShape = Callable[[GatewayError, str], dict[str, Any]]
+# A dialect's error body: (error, request id) -> a JSON object, or plain text.
+ErrorShape = Callable[[GatewayError, str], dict[str, Any] | str]
+# What a dialect makes of an error before it is told: another status, other words.
+Reading = Callable[[GatewayError], GatewayError]
 
 
 def ollama(error: GatewayError, request_id: str) -> dict[str, Any]:
@@ -52,3 +54,35 @@ _ANTHROPIC_TYPES = {
     503: "overloaded_error",
     504: "timeout_error",
 }
+
+
+def text(error: GatewayError, request_id: str) -> str:
+    """The words alone, as `POST /request` says them."""
+    return error.message
+
+
+def as_request_says_it(error: GatewayError) -> GatewayError:
+    """The statuses of `POST /request`: whoever is not let in, and whatever model cannot be had, is a 403."""
+    if error.status == 401:
+        return Forbidden("Unauthorized access", code=error.code)
+    if error.status == 404 or error.code == "model_not_allowed":
+        return Forbidden("Model unavailable", code="model_unavailable")
+    return error
+
+
+def detail(error: GatewayError, request_id: str) -> dict[str, Any]:
+    """`detail` in words, as FastAPI's services say it, beside our own `error` and `code`."""
+    if error.status == 401:
+        words = "Invalid API Key"
+    elif error.code in ("model_not_found", "model_not_allowed", "model_name_invalid"):
+        words = "Invalid model name"
+    else:
+        words = error.message
+    return {"error": error.message, "code": error.code, **error.detail, "detail": words}
+
+
+def as_generate_says_it(error: GatewayError) -> GatewayError:
+    """The statuses of `POST /generate` by an API key's header: a model that is not there is a 400."""
+    if error.status != 404:
+        return error
+    return GatewayError(error.message, status=400, code="model_not_found", detail=error.detail)

@@ -327,6 +327,11 @@ def _with(
     return result
 
 
+def only_response(whole: bytes) -> bytes:
+    """An unstreamed generate's answer as one of the seeds had it: its text, and nothing else."""
+    return msgspec.json.encode({"response": msgspec.json.decode(whole).get("response", "")})
+
+
 def with_response(whole: bytes) -> bytes:
     """An unstreamed chat's answer with its text once more as `response`, as one of the seeds promised for `/chat`."""
     answer = msgspec.json.decode(whole)

@@ -22,6 +22,7 @@ from daemon.dialects import (
     openai_requests,
     openai_stream,
     responses_conversation,
+    text,
     translator,
 )
 from daemon.dialects.anthropic_stream import AnthropicStream
@@ -145,6 +146,7 @@ _CLIENTS = {
     "openai": _Client(openai_conversation.conversation, OpenAiWriter, translator.SSE),
     "responses": _Client(responses_conversation.conversation, ResponsesWriter, translator.SSE),
     "anthropic": _Client(anthropic_conversation.conversation, AnthropicWriter, translator.SSE),
+    "text": _Client(text.conversation, text.TextWriter, translator.TEXT),
 }
 _SERVERS = {
     "ollama": _Server(_to_ollama, OllamaPieces, translator.error_answer),

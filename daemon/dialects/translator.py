@@ -23,6 +23,7 @@ MAX_LINE = 16 << 20
 
 NDJSON = "application/x-ndjson"
 SSE = "text/event-stream; charset=utf-8"
+TEXT = "text/plain; charset=utf-8"
 JSON = "application/json; charset=utf-8"
 
 
@@ -98,10 +99,13 @@ class Translator(Protocol):
         ...
 
 
-def in_stream_error(shape: str, message: str) -> bytes:
-    """The last bytes of a stream of `shape` that failed after its first byte: an error nobody takes for an end."""
+def in_stream_error(shape: str, message: str) -> bytes | None:
+    """The last bytes of a stream of `shape` that failed after its first byte: an error nobody takes for an end.
+
+    None where the family has nothing but text to say it with: then the connection must be cut.
+    """
     family = shape.partition(".")[0]
-    return _IN_STREAM[family](message)
+    return None if family == "text" else _IN_STREAM[family](message)
 
 
 def _ndjson_error(message: str) -> bytes:
@@ -123,7 +127,7 @@ def _responses_error(message: str) -> bytes:
     return b"event: error\ndata: " + msgspec.json.encode(error) + b"\n\n"
 
 
-# One entry a family of client shapes; the part before the dot of `Ask.shape`.
+# One entry a family of client shapes that can tell an error; the part before the dot of `Ask.shape`.
 _IN_STREAM = {
     "ollama": _ndjson_error,
     "openai": _openai_error,

@@ -21,6 +21,7 @@ from tornado.web import HTTPError, RequestHandler
 from common.errors import BadRequest, Forbidden, GatewayError, NotFound, Unavailable
 from daemon.access.identity import CHALLENGE, Caller
 from daemon.dialects import errors, strict_json
+from daemon.dialects.translator import TEXT
 from daemon.exchange import new_request_id
 from daemon.house import House
 from daemon.traffic.windows import AddressBound
@@ -91,7 +92,7 @@ class Handler(RequestHandler):
         self.finish(msgspec.json.encode(content))
 
     def error_shape(self, error: GatewayError) -> Any:
-        """The body of an error in this route's dialect; Ollama's is our own as well."""
+        """The body of an error in this route's dialect, text where it is a string; Ollama's is our own as well."""
         return errors.ollama(error, self.request_id)
 
     def refuse(self, error: GatewayError) -> None:
@@ -102,7 +103,10 @@ class Handler(RequestHandler):
         for name, value in error_headers(error).items():
             self.set_header(name, value)
         self._allow_origin()
-        self.finish(msgspec.json.encode(self.error_shape(error)))
+        said = self.error_shape(error)
+        if isinstance(said, str):
+            self.set_header("Content-Type", TEXT)
+        self.finish(said if isinstance(said, str) else msgspec.json.encode(said))
 
     async def options(self, *_: str) -> None:
         """A browser's preflight: answered only where an origin is allowed."""

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Mapping
 from http.client import responses
 from typing import Any
 
@@ -25,7 +24,7 @@ from tornado.web import Application
 from daemon.exchange import new_request_id
 from daemon.web import heads
 from daemon.web.connection import ClientConnection, RequestConnection
-from daemon.web.inference import Carrier, InferenceRequest
+from daemon.web.inference import Carriers, InferenceRequest
 
 LOOK_EVERY = 1.0  # seconds between two looks at who is late
 HEAD_TIMEOUT = 9.0  # seconds until a head is complete, from its first byte or from the connection's beginning
@@ -56,7 +55,7 @@ class _Phase(enum.Enum):
 class Bounds(httputil.HTTPServerConnectionDelegate):
     """Puts a `BoundedRequest` in front of whoever reads each request, and looks at who is late."""
 
-    def __init__(self, application: Application, carriers: Mapping[str, Carrier], max_body: int) -> None:
+    def __init__(self, application: Application, carriers: Carriers, max_body: int) -> None:
         self.application = application
         self.carriers = carriers
         self.max_body = max_body
@@ -113,6 +112,8 @@ class BoundedRequest(httputil.HTTPMessageDelegate):
         assert isinstance(start_line, httputil.RequestStartLine)
         bounds = self._bounds
         self._method = start_line.method
+        if start_line.path.startswith("/k/"):
+            start_line = heads.take_key(start_line, headers)
         path = start_line.path.partition("?")[0]
         carrier = bounds.carriers.get(path) if start_line.method == "POST" else None
         streamed = carrier is None and path.startswith(_STREAMED)
@@ -205,6 +206,8 @@ class BoundedRequest(httputil.HTTPMessageDelegate):
             self._phase = _Phase.ANSWER
             self.inner.finish()
             return True
+        if not self._held and self._known:
+            self._known = isinstance(self.inner, InferenceRequest) and self.inner.known
         bounds = self._bounds
         taken = bounds.known_bodies if self._known else bounds.other_bodies
         if taken + size > (BODIES * bounds.max_body if self._known else OTHER_BODIES):

@@ -10,6 +10,8 @@ import re
 
 from tornado.httputil import HTTPHeaders, RequestStartLine
 
+from daemon.access.identity import PATH_KEY
+
 END = b"\r\n\r\n"
 MAX_HEAD = 32 * 1024  # bytes, the request line and the empty line included
 MAX_HEADERS = 100
@@ -80,6 +82,17 @@ def check(start_line: RequestStartLine, headers: HTTPHeaders) -> int | None:
     if "Content-Encoding" in headers and headers["Content-Encoding"].lower() != "identity":
         raise Refused(415, "a compressed request body is not accepted; send it plain")
     return None if chunked else int(lengths[0]) if lengths else 0
+
+
+def take_key(start_line: RequestStartLine, headers: HTTPHeaders) -> RequestStartLine:
+    """The request line without the key before its path: `/k/KEY/api/chat` as `/api/chat`.
+
+    The key is put among the headers, under a name that is no header's: so nothing behind this sees it in a path, or
+    could log it there, and no client can put one in its place.
+    """
+    key, _, path = start_line.path.removeprefix("/k/").partition("/")
+    headers[PATH_KEY] = key
+    return start_line._replace(path=f"/{path}")
 
 
 def _why_not(head: bytes) -> tuple[int, str]:

@@ -8,7 +8,7 @@ is each dialect's matter (`ollama.py`).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,10 +17,11 @@ from tornado.http1connection import HTTP1Connection
 from tornado.httputil import HTTPHeaders, HTTPMessageDelegate, RequestStartLine
 
 from common.errors import GatewayError
+from daemon.access.identity import Caller
 from daemon.dialects import errors
 from daemon.dialects.asks import Ask
-from daemon.dialects.errors import ErrorShape
-from daemon.dialects.translator import in_stream_error
+from daemon.dialects.errors import ErrorShape, Reading
+from daemon.dialects.translator import TEXT, in_stream_error
 from daemon.exchange import new_request_id
 from daemon.house import House
 from daemon.relay import Visit
@@ -42,12 +43,28 @@ class InferenceRoute:
     names_a_default: bool = False  # Ollama's own routes want a model named
     whole: Callable[[bytes], bytes] | None = None  # what an alias adds to an unstreamed answer
     errors: ErrorShape = errors.ollama
+    reading: Reading | None = None  # what this route makes of an error before it is told
     request_id_names: tuple[str, ...] = ()  # further headers under which the request id goes out
 
 
 def carriers(house: House, routes: Iterable[InferenceRoute]) -> dict[str, Carrier]:
-    """What carries a POST, by path."""
+    """What carries a POST to one of `routes`, by path."""
     return {route.path: partial(InferenceRequest, house, route) for route in routes}
+
+
+class Carriers:
+    """Who carries a POST, by its path: the very path, or the beginning of one that goes on with a model's name."""
+
+    def __init__(self, exact: Mapping[str, Carrier], beneath: Mapping[str, Carrier] | None = None) -> None:
+        self._exact = exact
+        self._beneath = beneath or {}
+
+    def get(self, path: str) -> Carrier | None:
+        """The carrier of `path`; None where the application has it."""
+        carrier = self._exact.get(path)
+        if carrier is not None:
+            return carrier
+        return next((beneath for start, beneath in self._beneath.items() if path.startswith(start)), None)
 
 
 class InferenceRequest(HTTPMessageDelegate):
@@ -68,6 +85,7 @@ class InferenceRequest(HTTPMessageDelegate):
         self._address = base.client_address(connection, headers, house)
         self._body: list[bytes] = []
         self._request_id = new_request_id()
+        self.known = True  # whether the head says who asks, or else that nobody does
         self._visit: Visit | None = None
         self._left = False
         allowed = base.origin_headers(headers, house)
@@ -119,11 +137,7 @@ class InferenceRequest(HTTPMessageDelegate):
         received = house.clock.wall()
         address = self._address
         base.check_reception(headers, house)
-        caller = house.access.identify(headers, address=address)
-        default = await house.registry.default_model() if self._route.names_a_default else ""
-        pieces, self._body = self._body, []  # not kept for as long as the answer takes
-        ask = self._route.read(b"".join(pieces), default)
-        del pieces
+        caller, ask = await self._asked()
         self._visit = visit = Visit(
             request_id=self._request_id,
             address=address,
@@ -142,11 +156,30 @@ class InferenceRequest(HTTPMessageDelegate):
             if not self._answer.started:
                 raise
             # The status is out already: an error in the stream, so that the answer cannot be taken for a whole one.
-            await self._answer.finish(in_stream_error(ask.shape, failure.message))
+            last = in_stream_error(ask.shape, failure.message)
+            if last is None:
+                self._answer.abort()
+            else:
+                await self._answer.finish(last)
+
+    async def _asked(self) -> tuple[Caller, Ask]:
+        """Who asks, and what."""
+        caller = self._house.access.identify(self._headers, address=self._address)
+        default = await self._house.registry.default_model() if self._route.names_a_default else ""
+        return caller, self._route.read(self._take_body(), default)
+
+    def _take_body(self) -> bytes:
+        """The whole body, which is not kept for as long as the answer takes."""
+        body = b"".join(self._body)
+        self._body.clear()
+        return body
 
     async def _refuse(self, error: GatewayError) -> None:
         """Answer with `error`, as the route's dialect says it."""
         base.count_refusal(error, self._house, self._address, self._route.path, self._request_id)
+        if self._route.reading is not None:
+            error = self._route.reading(error)
+        said = self._route.errors(error, self._request_id)
         self._answer.whole = None
-        self._answer.begin(JSON, base.error_headers(error), error.status)
-        await self._answer.finish(msgspec.json.encode(self._route.errors(error, self._request_id)))
+        self._answer.begin(TEXT if isinstance(said, str) else JSON, base.error_headers(error), error.status)
+        await self._answer.finish(said.encode() if isinstance(said, str) else msgspec.json.encode(said))

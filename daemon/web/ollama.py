@@ -1,4 +1,4 @@
-"""Ollama's dialect: its inference routes, its lists, and the same without `/api` for Bearer callers.
+"""Ollama's dialect: its inference routes, its lists, and `/embed` and `/tags` without `/api`.
 
 Rule: what a client of Ollama sees here is what Ollama would have said, error shapes included. A route that is not in
 this file (or `ollama_admin.py`) never reaches an upstream. Content-Type is ignored, as Ollama ignores it.
@@ -9,8 +9,6 @@ from __future__ import annotations
 from common.errors import BadRequest
 from daemon.access.identity import not_for_this_key
 from daemon.dialects import asks, strict_json
-from daemon.dialects.asks import Ask
-from daemon.dialects.ollama import with_response
 from daemon.web.base import Handler
 from daemon.web.inference import InferenceRoute
 
@@ -26,21 +24,12 @@ class Inference(OllamaHandler):
     """What else comes to an inference route: a browser's preflight. Its POST is `daemon/web/inference.py`'s."""
 
 
-def _read_chat_for_bearers(body: bytes, default: str) -> Ask:
-    ask = asks.read_chat(body, default)
-    if ask.inline_auth:
-        raise BadRequest("two credentials were sent, one of them in the body; send one", code="several_credentials")
-    return ask
-
-
-# The POST routes that the gate serves. The aliases without /api are for Bearer callers, and name a default.
+# The POST routes that the gate serves. The aliases of generate and chat without /api are in `classic.py`.
 INFERENCE = (
     InferenceRoute("/api/generate", asks.read_generate),
     InferenceRoute("/api/chat", asks.read_chat),
     InferenceRoute("/api/embed", asks.read_embed),
     InferenceRoute("/api/embeddings", asks.read_embeddings),
-    InferenceRoute("/generate", asks.read_generate, names_a_default=True),
-    InferenceRoute("/chat", _read_chat_for_bearers, names_a_default=True, whole=with_response),
     InferenceRoute("/embed", asks.read_embed, names_a_default=True),
 )
 

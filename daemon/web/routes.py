@@ -10,9 +10,9 @@ from typing import Any
 from tornado.web import Application
 
 from daemon.house import House
-from daemon.web import accounts, anthropic, ollama, ollama_admin, openai, system, tokens
+from daemon.web import accounts, anthropic, classic, ollama, ollama_admin, openai, system, tokens
 from daemon.web.base import Handler, UnknownRoute
-from daemon.web.inference import Carrier, carriers
+from daemon.web.inference import Carriers, carriers
 
 ROUTES: tuple[tuple[str, type[Handler]], ...] = (
     (r"/", ollama.Root),
@@ -32,6 +32,10 @@ ROUTES: tuple[tuple[str, type[Handler]], ...] = (
     (r"/api/delete", ollama_admin.Delete),
     (r"/api/blobs/(sha256[:-][0-9a-f]{64})", ollama_admin.Blob),
     *((route.path, ollama.Inference) for route in ollama.INFERENCE),
+    (r"/generate", ollama.Inference),
+    (r"/generate/(.+)", ollama.Inference),
+    (r"/chat", ollama.Inference),
+    (r"/request", classic.Request),
     (r"/v1/models", openai.Models),
     (r"/v1/models/(.+)", openai.Model),
     *((route.path, openai.Inference) for route in openai.INFERENCE),
@@ -42,7 +46,7 @@ ROUTES: tuple[tuple[str, type[Handler]], ...] = (
 )
 
 # The POST routes that do not go through the application.
-RELAYED = (*ollama.INFERENCE, *openai.INFERENCE, *anthropic.INFERENCE)
+RELAYED = (*ollama.INFERENCE, *classic.INFERENCE, *openai.INFERENCE, *anthropic.INFERENCE)
 
 
 def application(house: House) -> Application:
@@ -58,6 +62,6 @@ def application(house: House) -> Application:
     )
 
 
-def relayed(house: House) -> dict[str, Carrier]:
+def relayed(house: House) -> Carriers:
     """What carries the POST routes that do not go through the application, by path."""
-    return carriers(house, RELAYED)
+    return Carriers(carriers(house, RELAYED) | classic.exact(house), classic.beneath(house))

@@ -10,7 +10,7 @@ import ipaddress
 import socket
 import ssl
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from tornado import netutil
@@ -22,7 +22,7 @@ from daemon.descriptors import Accepting, for_clients
 from daemon.web import heads
 from daemon.web.bounds import MAX_BLOB, Bounds
 from daemon.web.connection import ClientConnection, Farewells, PlainStream, TlsStream
-from daemon.web.inference import Carrier
+from daemon.web.inference import Carriers
 
 
 class GateServer(HTTPServer):
@@ -34,10 +34,10 @@ class GateServer(HTTPServer):
         *,
         config: Config,
         ssl_options: ssl.SSLContext | None = None,
-        carriers: Mapping[str, Carrier] | None = None,
+        carriers: Carriers | None = None,
     ) -> None:
         """`carriers`: by path, who carries a POST in place of the application."""
-        self._bounds = Bounds(application, carriers or {}, config.server.max_body)
+        self._bounds = Bounds(application, carriers or Carriers({}), config.server.max_body)
         super().initialize(
             self._bounds,
             ssl_options=ssl_options,

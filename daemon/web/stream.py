@@ -8,6 +8,8 @@ always takes the buffered way. Framing is ours; when the connection is free for 
 from __future__ import annotations
 
 import email.utils
+import socket
+import struct
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from functools import lru_cache
@@ -35,14 +37,14 @@ class ClientStream:
         # HTTP/1.0 knows no chunks: there the end of the connection is the end of the answer.
         self._chunked = asked.version == "HTTP/1.1"
         self._last = not self._chunked or headers.get("Connection", "").lower() == "close"
-        self._fixed = [*fixed, ("Connection", "close")] if self._last else [*fixed]
+        self.fixed = [*fixed, ("Connection", "close")] if self._last else [*fixed]  # headers of whatever is answered
         self._head = ""
         self.whole: Callable[[bytes], bytes] | None = None  # changes an answer that leaves in one piece
         self.started = False  # the head is out: from now on errors are told in the stream
 
     def begin(self, content_type: str, headers: dict[str, str], status: int = 200) -> None:
         """Prepare the head; it leaves with the first piece."""
-        lines = [("Content-Type", content_type), ("Date", _date(int(time.time()))), *self._fixed, *headers.items()]
+        lines = [("Content-Type", content_type), ("Date", _date(int(time.time()))), *self.fixed, *headers.items()]
         # An upstream may answer with a status that no RFC knows.
         first = f"HTTP/1.1 {status} {responses.get(status, 'Unknown')}\r\n"
         self._head = first + "".join([f"{name}: {value}\r\n" for name, value in lines])
@@ -84,6 +86,9 @@ class ClientStream:
 
     def abort(self) -> None:
         """Cut the connection: the client must not take what it has for a whole answer."""
+        if not self._chunked and self._stream.socket is not None:
+            # Where the end of the connection is the end of the answer, only a reset tells the difference.
+            self._stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._stream.close()
 
     def _write(self, frame: bytes) -> Awaitable[None] | None:

@@ -1,0 +1,282 @@
+"""The seeds' own routes through a whole gate: `/request` in plain text, `/generate` and `/chat` in their two shapes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.rigs.gatehouse import MODEL, QUESTION, Gatehouse, RawClient, gatehouse
+from tests.rigs.scripted_upstream import ScriptedUpstream
+from tests.rigs.until import until
+from tests.rigs.upstream_behaviours import close_after, error, stall_after
+
+ASKED = {"model": MODEL, "request": "Why?"}
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[ScriptedUpstream]:
+    async with ScriptedUpstream() as server:
+        yield server
+
+
+@pytest.fixture
+async def gate(tmp_path: Path, upstream: ScriptedUpstream) -> AsyncIterator[Gatehouse]:
+    async with gatehouse(tmp_path, upstream) as running:
+        yield running
+
+
+def by_key(gate: Gatehouse, name: str = "X-API-KEY", key: str | None = None) -> dict[str, str]:
+    """The header that the older seeds send."""
+    return {name: key or gate.key}
+
+
+# --- POST /request ---
+
+
+async def test_a_request_is_answered_in_plain_text(gate: Gatehouse) -> None:
+    """Rows 1 and 2: `{model, request}` with X-API-KEY; the answer's text and nothing else, on record as a chat is."""
+    answer = await gate.http.post(gate.url + "/request", json=ASKED, headers=by_key(gate))
+    assert (answer.status_code, answer.text) == (200, "Why not?")
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+    assert "ratelimit" in answer.headers or gate.house.config.limits.requests_per_minute is None
+    asked = gate.upstream.inference[-1].document
+    assert asked["messages"] == [{"role": "user", "content": "Why?"}]
+    record = await gate.audit(answer.headers["x-request-id"])
+    assert (record.route, record.state, record.prompt, record.response) == ("/request", "ok", "Why?", "Why not?")
+    assert record.tokens_out
+
+
+async def test_a_request_is_answered_as_it_arrives_and_its_end_leaves_last(gate: Gatehouse) -> None:
+    """Each piece is flushed; the last chunk of the body waits for the closing record."""
+    go = asyncio.Event()
+    gate.upstream.next(stall_after(2, go))
+    async with gate.http.stream("POST", gate.url + "/request", json=ASKED, headers=by_key(gate)) as answer:
+        pieces = answer.aiter_raw()
+        said = await anext(pieces)
+        while said != b"w0 w1 ":
+            said += await anext(pieces)
+        assert (await gate.records())[0].state is None
+        go.set()
+        said += b"".join([piece async for piece in pieces])
+    assert said == b"w0 w1 w2 w3 w4 "
+    assert (await gate.records())[0].state == "ok"
+
+
+async def test_a_request_is_translated_for_other_upstreams(tmp_path: Path) -> None:
+    """Any dialect in onto any kind out."""
+    async with ScriptedUpstream(kind="openai") as server, gatehouse(tmp_path, server) as gate:
+        answer = await gate.http.post(gate.url + "/request", json=ASKED, headers=by_key(gate))
+        assert (answer.status_code, answer.text) == (200, "Why not?")
+
+
+async def test_without_a_right_key_a_request_is_403_in_words(gate: Gatehouse) -> None:
+    """Row 12, in plain text, before the body is looked at; nothing reaches the upstream."""
+    for headers in ({}, {"X-API-KEY": "admin"}, {"X-API-KEY": "glk_x_y"}, {"Authorization": "Bearer a.b.c"}):
+        for body in (json.dumps(ASKED), "", "{"):
+            answer = await gate.http.post(gate.url + "/request", content=body, headers=headers)
+            assert (answer.status_code, answer.text) == (403, "Unauthorized access")
+            assert answer.headers["content-type"].startswith("text/plain")
+            assert answer.headers["x-request-id"]
+    assert gate.upstream.inference == []
+
+
+async def test_a_model_that_cannot_be_had_is_403_in_words(gate: Gatehouse) -> None:
+    """Row 8: unknown here, or not for this key; and row 6's other half, an Ollama without any model."""
+    _, narrow = await gate.member("joe@example.org", models=["other*"])
+    for body, key in ((ASKED | {"model": "nobody"}, gate.key), (ASKED, narrow)):
+        answer = await gate.http.post(gate.url + "/request", json=body, headers=by_key(gate, key=key))
+        assert (answer.status_code, answer.text) == (403, "Model unavailable")
+    gate.upstream.models.clear()
+    await gate.house.registry.refresh()
+    answer = await gate.http.post(gate.url + "/request", json=ASKED, headers=by_key(gate))
+    assert (answer.status_code, answer.text) == (403, "Model unavailable")
+
+
+async def test_an_ollama_that_is_offline_is_502_in_words(gate: Gatehouse) -> None:
+    """Row 6, C4."""
+    await gate.upstream.stop()
+    answer = await gate.http.post(gate.url + "/request", json=ASKED, headers=by_key(gate))
+    assert answer.status_code == 502
+    assert answer.headers["content-type"].startswith("text/plain")
+    assert not answer.text.startswith("{") and "up" in answer.text
+    await gate.upstream.start()
+
+
+async def test_an_upstreams_own_error_is_told_in_plain_text(gate: Gatehouse) -> None:
+    """Rows 5 and 15: before the first byte it is a status."""
+    gate.upstream.next(error(500, {"error": "out of memory"}))
+    answer = await gate.http.post(gate.url + "/request", json=ASKED, headers=by_key(gate))
+    assert (answer.status_code, answer.text) == (502, "out of memory")
+
+
+@pytest.mark.parametrize("version", [b"1.1", b"1.0"])
+async def test_a_request_that_fails_in_the_middle_is_visibly_cut(gate: Gatehouse, version: bytes) -> None:
+    """Row 82: text has no mark for an error, so the connection ends before the body does."""
+    gate.upstream.next(close_after(2))
+    body = json.dumps(ASKED).encode()
+    client = await RawClient.connect(gate.port)
+    await client.send(
+        b"POST /request HTTP/%b\r\nHost: gate\r\nX-API-KEY: %b\r\nContent-Length: %d\r\n\r\n%b"
+        % (version, gate.key.encode(), len(body), body)
+    )
+    if version == b"1.0":
+        with pytest.raises(ConnectionResetError):
+            await client.read_all()
+    else:
+        head, _, said = (await client.read_all()).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200")
+        assert b"w0 w1 " in said
+        assert not said.endswith(b"0\r\n\r\n")
+    client.close()
+
+    async def recorded() -> bool:
+        return (await gate.records())[0].state == "upstream_error"
+
+    await until(recorded)
+    assert (await gate.audit((await gate.records())[0].request_id)).response == "w0 w1 "
+
+
+BAD = {
+    b"": "missing request body",
+    b"{": "not JSON",
+    b"[]": "object",
+    b'{"request":"x"}': "model is required",
+    b'{"model":"m"}': "request is required",
+    b'{"model":"m","request":["x"]}': "request must be a text",
+    b'{"model":"m","request":"x","temperature":2}': "'temperature'",
+    b'{"model":"m","request":"x","auth":{"password":"y"}}': "'auth'",
+}
+
+
+async def test_a_bad_request_is_400_in_plain_text(gate: Gatehouse) -> None:
+    """Row 15: typed validation, nothing is dropped silently."""
+    for body, words in BAD.items():
+        answer = await gate.http.post(gate.url + "/request", content=body, headers=by_key(gate))
+        assert answer.status_code == 400
+        assert answer.headers["content-type"].startswith("text/plain")
+        assert words in answer.text
+    assert gate.upstream.inference == []
+
+
+async def test_another_method_of_request_is_refused_in_plain_text(gate: Gatehouse) -> None:
+    """The route's errors have one shape."""
+    answer = await gate.http.get(gate.url + "/request", headers=by_key(gate))
+    assert (answer.status_code, answer.headers["content-type"]) == (405, "text/plain; charset=utf-8")
+
+
+async def test_limits_hold_on_request(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    """429 with Retry-After, in plain text."""
+    async with gatehouse(tmp_path, upstream, limits__requests_per_minute=1) as gate:
+        first = await gate.http.post(gate.url + "/request", json=ASKED, headers=by_key(gate))
+        assert first.headers["ratelimit"]
+        second = await gate.http.post(gate.url + "/request", json=ASKED, headers=by_key(gate))
+        assert second.status_code == 429
+        assert int(second.headers["retry-after"]) > 0
+        assert second.headers["content-type"].startswith("text/plain")
+
+
+# --- POST /generate, POST /generate/{model} ---
+
+
+async def test_a_prompt_by_key_is_answered_by_its_response(gate: Gatehouse) -> None:
+    """Rows 16 and 17, C1: `{prompt}` with only a key's header, the default model, `{"response"}` and nothing else."""
+    for header in ("x_api_key", "X-API-KEY"):
+        answer = await gate.http.post(gate.url + "/generate", json={"prompt": "Why?"}, headers=by_key(gate, header))
+        assert (answer.status_code, answer.json()) == (200, {"response": "Why not?"})
+    assert gate.upstream.inference[-1].document["model"] == MODEL
+    record = await gate.audit(answer.headers["x-request-id"])
+    assert (record.route, record.prompt, record.response) == ("/generate", "Why?", "Why not?")
+
+
+async def test_a_prompt_by_key_streams_where_it_says_so(gate: Gatehouse) -> None:
+    """Row 24: the lines have `response`, as the one answer has."""
+    body = {"prompt": "Why?", "stream": True}
+    answer = await gate.http.post(gate.url + "/generate", json=body, headers=by_key(gate))
+    lines = [json.loads(line) for line in answer.text.splitlines()]
+    assert "".join(line["response"] for line in lines) == "Why not?"
+    assert lines[-1]["done"] is True
+
+
+async def test_the_same_route_by_bearer_is_ollamas(gate: Gatehouse) -> None:
+    """C1: a Bearer's shape streams by default, and its one answer is Ollama's object; also beside a key's header."""
+    for headers in ({}, by_key(gate)):
+        answer = await gate.post("/generate", {"prompt": "Why?"}, headers=headers)
+        assert json.loads(answer.text.splitlines()[-1])["done"] is True
+    one = await gate.post("/generate", {"prompt": "Why?", "stream": False})
+    assert one.json()["response"] == "Why not?" and one.json()["done"] is True
+
+
+async def test_without_a_credential_both_seeds_find_their_word(gate: Gatehouse) -> None:
+    """401 with `error` and `detail`, whatever the body."""
+    for path in ("/generate", "/generate/phi", "/chat"):
+        for body in ('{"prompt": "Why?", "messages": []}', "", "{"):
+            answer = await gate.http.post(gate.url + path, content=body)
+            assert answer.status_code == 401
+            assert answer.json()["error"] and answer.json()["detail"]
+            assert answer.headers["www-authenticate"].startswith("Bearer")
+
+
+async def test_a_wrong_key_is_the_seeds_own_401(gate: Gatehouse) -> None:
+    """Row 21's words for it; as bytes the same whatever is wrong with it."""
+    said = set()
+    for key in ("your_secret_api_key", "glk_x_y", gate.key + "x"):
+        answer = await gate.http.post(gate.url + "/generate", json={"prompt": "x"}, headers={"x_api_key": key})
+        assert (answer.status_code, answer.json()["detail"]) == (401, "Invalid API Key")
+        said.add(answer.content)
+    assert len(said) == 1
+
+
+async def test_the_model_may_stand_in_the_path(tmp_path: Path) -> None:
+    """Row 18: names may contain `/` and `:`, as they are or encoded."""
+    long = "hf.co/some/model:Q4_K_M"
+    async with ScriptedUpstream(models=(long, "phi:latest")) as server, gatehouse(tmp_path, server) as gate:
+        for name in (long, "library/phi:latest", "phi%3Alatest", "phi"):
+            answer = await gate.http.post(
+                f"{gate.url}/generate/{name}", json={"prompt": "Why?"}, headers=by_key(gate, "x_api_key")
+            )
+            assert (answer.status_code, answer.json()) == (200, {"response": "Why not?"})
+            assert server.inference[-1].document["model"] == (long if name == long else "phi:latest")
+            assert (await gate.records())[0].route == "/generate/{model}"
+
+
+async def test_a_model_in_the_path_that_is_not_there_is_400(gate: Gatehouse) -> None:
+    """Row 18: `Invalid model name`; so is a model that the body names otherwise."""
+    for name in ("nobody", "", "no/body:1b"):
+        answer = await gate.http.post(f"{gate.url}/generate/{name}", json={"prompt": "Why?"}, headers=by_key(gate))
+        assert (answer.status_code, answer.json()["detail"]) == (400, "Invalid model name")
+    body = {"prompt": "Why?", "model": "another"}
+    answer = await gate.http.post(f"{gate.url}/generate/{MODEL}", json=body, headers=by_key(gate))
+    assert (answer.status_code, answer.json()["detail"]) == (400, "Invalid model name")
+    assert gate.upstream.inference == []
+
+
+async def test_a_model_that_the_key_is_not_for_is_refused_by_name(gate: Gatehouse) -> None:
+    """Row 18's allow-list is the key's: 403, in the seed's words."""
+    _, narrow = await gate.member("joe@example.org", models=["other*"])
+    answer = await gate.http.post(
+        f"{gate.url}/generate/{MODEL}", json={"prompt": "Why?"}, headers=by_key(gate, key=narrow)
+    )
+    assert (answer.status_code, answer.json()["detail"]) == (403, "Invalid model name")
+
+
+async def test_a_prompt_is_needed(gate: Gatehouse) -> None:
+    """A body without one is 400, in words, under the name that the seed's clients look at."""
+    answer = await gate.http.post(gate.url + "/generate", json={}, headers=by_key(gate))
+    assert (answer.status_code, answer.json()["detail"]) == (400, "prompt is required")
+
+
+# --- POST /chat with a Bearer ---
+
+
+async def test_chat_by_bearer_streams_and_its_one_answer_has_response(gate: Gatehouse) -> None:
+    """Row 34, C2: Ollama's object plus `response`; `/api/chat` stays Ollama's."""
+    whole = await gate.post("/chat", QUESTION | {"stream": False})
+    assert whole.json()["response"] == whole.json()["message"]["content"] == "Why not?"
+    assert "deprecation" not in whole.headers
+    assert "response" not in (await gate.chat()).json()
+    streamed = await gate.post("/chat", QUESTION)
+    assert json.loads(streamed.text.splitlines()[-1])["done"] is True
