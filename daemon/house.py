@@ -73,6 +73,7 @@ class House:
     forecast: Forecast
     recent: Recent = field(default_factory=Recent)
     pace: Pace = field(default_factory=Pace)
+    own_usage: asyncio.Lock = field(default_factory=asyncio.Lock)  # held while a user's own usage is added up
     views: int = 0  # of running exchanges, by administrators, now
     stopping: bool = False
     answering: int = 0  # requests of the LAN face that are being answered

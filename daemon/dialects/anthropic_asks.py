@@ -9,15 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 from common.errors import BadRequest
-from daemon.dialects.asks import Ask, Shape, keys
+from daemon.dialects import anthropic_bodies
+from daemon.dialects.asks import Ask, Shape, names
 from daemon.dialects.openai_asks import wanted
 from daemon.dialects.strict_json import canonicalise, kind_of, read
 
-KEYS = keys(
-    "model messages system max_tokens metadata stop_sequences stream temperature top_p top_k tools tool_choice "
-    "thinking service_tier container mcp_servers context_management output_config output_format"
-)
-MESSAGE_KEYS = keys("role content")
+KEYS = names(anthropic_bodies.MessagesAsk)
+MESSAGE_KEYS = names(anthropic_bodies.AnthropicMessage)
 
 
 def read_messages(body: bytes, default_model: str = "") -> Ask:

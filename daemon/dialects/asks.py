@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+import msgspec
+
 from common.errors import BadRequest
+from daemon.dialects import ollama_bodies
 from daemon.dialects.strict_json import canonicalise, kind_of, parse
 
 
@@ -63,23 +66,19 @@ def keys(words: str) -> frozenset[str]:
     return frozenset(words.split())
 
 
-CHAT_KEYS = keys(
-    "model messages stream format keep_alive tools options think truncate shift logprobs top_logprobs "
-    "_debug_render_only runner"
-)
-GENERATE_KEYS = keys(
-    "model prompt suffix system template context stream raw format keep_alive images options think truncate shift "
-    "logprobs top_logprobs width height steps _debug_render_only runner"
-)
-EMBED_KEYS = keys("model input keep_alive truncate dimensions options")
-EMBEDDINGS_KEYS = keys("model prompt keep_alive options")
+def names(body: type[msgspec.Struct]) -> frozenset[str]:
+    """The names of a body's fields."""
+    return frozenset(body.__struct_fields__)
+
+
+_OF_OLLAMA_ALONE = keys("_debug_render_only runner")  # of its own tools and tests
+CHAT_KEYS = names(ollama_bodies.OllamaChat) | _OF_OLLAMA_ALONE
+GENERATE_KEYS = names(ollama_bodies.OllamaGenerate) | _OF_OLLAMA_ALONE
+EMBED_KEYS = names(ollama_bodies.OllamaEmbed)
+EMBEDDINGS_KEYS = names(ollama_bodies.OllamaEmbeddings)
 _CREDENTIAL = "auth"
-MESSAGE_KEYS = keys("role content thinking images tool_calls tool_name tool_call_id")
-OPTION_KEYS = keys(
-    "num_keep seed num_predict top_k top_p min_p typical_p tfs_z repeat_last_n temperature repeat_penalty "
-    "presence_penalty frequency_penalty mirostat mirostat_tau mirostat_eta penalize_newline stop numa num_ctx "
-    "num_batch num_gpu main_gpu low_vram f16_kv logits_all vocab_only use_mmap use_mlock num_thread"
-)
+MESSAGE_KEYS = names(ollama_bodies.OllamaMessage)
+OPTION_KEYS = names(ollama_bodies.OllamaOptions)
 
 
 def read_chat(body: bytes, default_model: str | None = None) -> Ask:

@@ -1,13 +1,17 @@
 """How each dialect says an error before the first byte of an answer.
 
 Rule: the words are the error's; our own details (which limit, what used, when it frees) stand where the dialect's
-clients read over what they do not know. What an error in mid-stream looks like is in `translator.py`.
+clients read over what they do not know. What an error in mid-stream looks like is in `translator.py`. The types beside
+the functions describe what those make.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
 
 from common.errors import Forbidden, GatewayError
 
@@ -17,9 +21,43 @@ ErrorShape = Callable[[GatewayError, str], dict[str, Any] | str]
 Reading = Callable[[GatewayError], GatewayError]
 
 
+class Refusal(msgspec.Struct, kw_only=True):
+    """What stands beside the words where a limit refused (429)."""
+
+    limit: Annotated[str | UnsetType, Meta(description="Which one, such as requests_per_minute.")] = UNSET
+    scope: Annotated[str | UnsetType, Meta(description="Whose, in words.")] = UNSET
+    used: int | UnsetType = UNSET
+    max: int | UnsetType = UNSET
+    frees_at: Annotated[str | UnsetType | None, Meta(description="When the next one may come, ISO 8601 UTC.")] = UNSET
+    retry_after: Annotated[int | UnsetType | None, Meta(description="The same in whole seconds, rounded up.")] = UNSET
+    estimate: Annotated[bool | UnsetType, Meta(description="Whether what is in flight may still fill it.")] = UNSET
+
+
+class Error(Refusal, kw_only=True):
+    """What happened, and what to do."""
+
+    error: Annotated[str, Meta(description="In words.")]
+    code: Annotated[str, Meta(description="For machines; it stays as it is.")]
+
+
 def ollama(error: GatewayError, request_id: str) -> dict[str, Any]:
     """`error` in words, as Ollama's clients look for it, then ours."""
     return {"error": error.message, "code": error.code, **error.detail}
+
+
+class OpenAiErrorObject(Refusal, kw_only=True):
+    """OpenAI's error object."""
+
+    message: str
+    type: str
+    param: Annotated[str | None, Meta(description="The field that is wrong, where one is.")]
+    code: str
+
+
+class OpenAiError(msgspec.Struct, kw_only=True):
+    """An error as OpenAI words it."""
+
+    error: OpenAiErrorObject
 
 
 def openai(error: GatewayError, request_id: str) -> dict[str, Any]:
@@ -35,6 +73,22 @@ def openai(error: GatewayError, request_id: str) -> dict[str, Any]:
 
 
 _OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+
+
+class AnthropicErrorObject(Refusal, kw_only=True):
+    """Anthropic's error object."""
+
+    type: str
+    message: str
+    code: str
+
+
+class AnthropicError(msgspec.Struct, kw_only=True):
+    """An error as Anthropic words it."""
+
+    type: Literal["error"]
+    error: AnthropicErrorObject
+    request_id: str
 
 
 def anthropic(error: GatewayError, request_id: str) -> dict[str, Any]:
@@ -86,3 +140,13 @@ def as_generate_says_it(error: GatewayError) -> GatewayError:
     if error.status != 404:
         return error
     return GatewayError(error.message, status=400, code="model_not_found", detail=error.detail)
+
+
+# What each of them makes, for the description of the routes; str: plain text.
+TYPES: dict[ErrorShape, type] = {
+    ollama: Error,
+    openai: OpenAiError,
+    anthropic: AnthropicError,
+    text: str,
+    detail: Error,
+}

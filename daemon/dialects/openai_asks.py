@@ -9,28 +9,15 @@ from __future__ import annotations
 from typing import Any
 
 from common.errors import BadRequest
-from daemon.dialects.asks import Ask, Shape, keys
+from daemon.dialects import openai_bodies
+from daemon.dialects.asks import Ask, Shape, names
 from daemon.dialects.strict_json import canonicalise, kind_of, read
 
-_SHARED = (
-    "model stream stream_options max_tokens temperature top_p n stop presence_penalty frequency_penalty logit_bias "
-    "seed user logprobs top_logprobs top_k min_p typical_p repeat_penalty repeat_last_n mirostat mirostat_tau "
-    "mirostat_eta"
-)
-CHAT_KEYS = keys(
-    f"{_SHARED} messages tools tool_choice parallel_tool_calls functions function_call response_format "
-    "max_completion_tokens reasoning_effort reasoning chat_template_kwargs modalities audio prediction service_tier "
-    "store metadata verbosity web_search_options safety_identifier prompt_cache_key prompt_cache_retention"
-)
-COMPLETION_KEYS = keys(f"{_SHARED} prompt suffix echo best_of")
-EMBEDDING_KEYS = keys("model input encoding_format dimensions user")
-RESPONSE_KEYS = keys(
-    "model input instructions max_output_tokens max_tool_calls temperature top_p top_logprobs tools tool_choice "
-    "parallel_tool_calls text reasoning stream stream_options store previous_response_id conversation background "
-    "prompt metadata user safety_identifier include truncation service_tier prompt_cache_key prompt_cache_retention "
-    "context_management"
-)
-MESSAGE_KEYS = keys("role content name refusal audio tool_calls tool_call_id function_call reasoning_content reasoning")
+CHAT_KEYS = names(openai_bodies.ChatCompletionAsk)
+COMPLETION_KEYS = names(openai_bodies.CompletionAsk)
+EMBEDDING_KEYS = names(openai_bodies.EmbeddingAsk)
+RESPONSE_KEYS = names(openai_bodies.ResponseAsk)
+MESSAGE_KEYS = names(openai_bodies.ChatMessage)
 
 
 def read_chat_completion(body: bytes, default_model: str = "") -> Ask:

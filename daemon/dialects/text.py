@@ -7,14 +7,24 @@ middle has no other sign than a connection that is cut.
 
 from __future__ import annotations
 
+import msgspec
+
 from common.errors import BadRequest
 from daemon.clock import Clock
-from daemon.dialects.asks import Ask, Shape
+from daemon.dialects.asks import Ask, Shape, names
 from daemon.dialects.conversation import Conversation, Text, Turn
 from daemon.dialects.pieces import Ending, Gathered, Piece
 from daemon.dialects.strict_json import canonicalise, kind_of, parse
 
-_KNOWN = frozenset({"model", "request"})
+
+class TextRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """A text to answer."""
+
+    model: str
+    request: str
+
+
+_KNOWN = names(TextRequest)
 
 
 def read_request(body: bytes, default_model: str | None = None) -> Ask:

@@ -7,9 +7,10 @@ a stolen or restricted key would otherwise outlive its revocation, or shed its r
 from __future__ import annotations
 
 import ipaddress
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import UNSET, Meta, UnsetType
 
 from common.errors import BadRequest, Forbidden, NotFound, Unauthenticated
 from common.times import iso, iso_or_none
@@ -20,6 +21,7 @@ from daemon.access.keys import PREFIX
 from daemon.access.sessions import Issued
 from daemon.clock import MICROSECONDS
 from daemon.web.base import Handler
+from daemon.web.described import described
 
 LARGEST_BODY = 64 * 1024  # nothing here is longer, and a password is hashed as it comes
 _FORWARDING = ("Forwarded", "X-Forwarded-For", "X-Real-IP")
@@ -27,6 +29,8 @@ _FORWARDING = ("Forwarded", "X-Forwarded-For", "X-Real-IP")
 
 class AccountHandler(Handler):
     """A route about accounts: small bodies, answers that no cache keeps."""
+
+    group = "Accounts"
 
     def set_default_headers(self) -> None:
         super().set_default_headers()
@@ -45,17 +49,31 @@ class Registration(msgspec.Struct):
     password: str
 
 
+class Registered(msgspec.Struct, kw_only=True):
+    """The same for a known address; with the code the administrator knows which registration is yours."""
+
+    status: Literal["pending"] = "pending"
+    code: str
+
+
 class Register(AccountHandler):
     """POST /auth/register: 202 with the code to tell the administrator, whoever asks."""
 
     public = True
 
+    @described(
+        "Ask for an account; an administrator approves it by the code",
+        takes=Registration,
+        answers=Registered,
+        status=202,
+        example={"email": "you@example.org", "password": "a long sentence of yours"},
+    )
     async def post(self) -> None:
         asked = self.read_json(Registration)
         code = await self.house.accounts.register(
             asked.email, asked.password, self.client_address, counted=not self._is_local()
         )
-        self.answer(202, {"status": "pending", "code": code})
+        self.answer(202, Registered(code=code))
 
     def _is_local(self) -> bool:
         """Whether this came from this very machine, and not through a proxy on it."""
@@ -74,11 +92,27 @@ class Credentials(msgspec.Struct):
     password: str
 
 
+class Tokens(msgspec.Struct, kw_only=True):
+    """RFC 6749, 5.1; `expires_in` in seconds."""
+
+    access_token: str
+    token_type: Literal["Bearer"] = "Bearer"  # noqa: S105
+    expires_in: int
+    refresh_token: Annotated[str | UnsetType, Meta(description="Good once; where a person logged in.")] = UNSET
+
+
 class Login(AccountHandler):
     """POST /auth/login: 200 with tokens; 403 where a right password waits for approval or for a change; else 401."""
 
     public = True
 
+    @described(
+        "Log in with a password",
+        takes=Credentials,
+        answers=Tokens,
+        errors=(401, 403),
+        example={"email": "you@example.org", "password": "a long sentence of yours"},
+    )
     async def post(self) -> None:
         asked = self.read_json(Credentials)
         self.answer(
@@ -91,7 +125,7 @@ class PasswordChange(msgspec.Struct):
 
     old: str
     new: str
-    email: str = ""
+    email: Annotated[str, Meta(description="May be absent beside a Bearer token.")] = ""
 
 
 class Password(AccountHandler):
@@ -99,6 +133,14 @@ class Password(AccountHandler):
 
     public = True
 
+    @described(
+        "Change a password; all sessions of the account end",
+        takes=PasswordChange,
+        status=204,
+        errors=(401, 403),
+        credential="optional",
+        example={"email": "you@example.org", "old": "a long sentence of yours", "new": "another long sentence"},
+    )
     async def post(self) -> None:
         asked = self.read_json(PasswordChange)
         email = self._email(asked.email)
@@ -120,44 +162,92 @@ class Password(AccountHandler):
         return caller.user.email
 
 
+class Myself(msgspec.Struct, kw_only=True):
+    """A user, and the key by which it calls."""
+
+    id: int
+    email: str
+    role: str
+    status: str
+    service: Annotated[bool, Meta(description="Whether this is no person.")]
+    created: str
+    must_change_password: bool
+    key: Annotated[str | None, Meta(description="The key's id; null in a login session.")]
+
+
 class Me(AccountHandler):
     """GET /auth/me: who the gateway takes the caller for."""
 
+    @described("Who you are to the gateway", answers=Myself)
     async def get(self) -> None:
         caller = self.caller()
         user = caller.user
         self.answer(
             200,
-            {
-                "id": user.id,
-                "email": user.email,
-                "role": user.role,
-                "status": user.status,
-                "service": user.service,
-                "created": iso(user.created_us),
-                "must_change_password": user.must_change,
-                "key": None if caller.key is None else caller.key.id,
-            },
+            Myself(
+                id=user.id,
+                email=user.email,
+                role=user.role,
+                status=user.status,
+                service=user.service,
+                created=iso(user.created_us),
+                must_change_password=user.must_change,
+                key=None if caller.key is None else caller.key.id,
+            ),
         )
 
 
 class OwnKey(msgspec.Struct):
-    """POST /auth/keys; `expires_in` in seconds."""
+    """POST /auth/keys"""
 
     label: str
-    expires_in: int | None = None
-    models: list[str] = []
-    addresses: list[str] = []
+    expires_in: Annotated[int | None, Meta(description="Seconds; null: it does not expire.")] = None
+    models: Annotated[list[str], Meta(description="Patterns of names; none: all models.")] = []
+    addresses: Annotated[list[str], Meta(description="Addresses or networks; none: from anywhere.")] = []
+
+
+class KeyRow(msgspec.Struct, kw_only=True):
+    """A key as its owner sees it."""
+
+    id: str
+    prefix: str
+    label: str
+    state: Literal["active", "expired", "revoked"]
+    purpose: str
+    models: list[str]
+    addresses: list[str]
+    created: str
+    expires: str | None
+    revoked: str | None
+    previous_until: Annotated[str | None, Meta(description="Until then the secret of before works, too.")]
+    last_used: str | None
+    last_address: str | None
+
+
+class IssuedKey(KeyRow, kw_only=True):
+    """The same with the whole key, shown this once."""
+
+    key: str
 
 
 class OwnKeys(AccountHandler):
     """GET /auth/keys: one's own keys, without their secrets. POST: a new one, 201, shown this once."""
 
+    @described("Your keys, without their secrets", answers=list[KeyRow])
     async def get(self) -> None:
         caller = self.caller()
         now_us = self.house.clock.wall()
         self.answer(200, [key_answer(key, now_us) for key in self.house.directory.keys_of(caller.user.id)])
 
+    @described(
+        "Make a key; it is shown this once",
+        takes=OwnKey,
+        answers=IssuedKey,
+        status=201,
+        errors=(403, 409),
+        credential="session",
+        example={"label": "nightly report", "expires_in": 7776000},
+    )
     async def post(self) -> None:
         caller = in_session(self.caller())
         if not self.house.config.registration.self_issued_keys:
@@ -172,30 +262,40 @@ class OwnKeys(AccountHandler):
             models=asked.models,
             addresses=asked.addresses,
         )
-        self.answer(201, {**key_answer(key, now_us), "key": written})
+        self.answer(201, issued_key(key, now_us, written))
 
 
 class Rotation(msgspec.Struct):
-    """POST /auth/keys/{id}/rotate; until `grace_seconds` are over the secret of before works, too."""
+    """POST /auth/keys/{id}/rotate"""
 
-    grace_seconds: int = 0
+    grace_seconds: Annotated[int, Meta(description="So long the secret of before works, too.")] = 0
 
 
 class RotateOwnKey(AccountHandler):
     """POST /auth/keys/{id}/rotate: 200 with the new secret, shown this once."""
 
+    @described(
+        "Give a key a new secret; it is shown this once",
+        takes=Rotation,
+        optional=True,
+        answers=IssuedKey,
+        errors=(403, 404, 409),
+        credential="session",
+        example={"grace_seconds": 3600},
+    )
     async def post(self, key_id: str) -> None:
         caller = in_session(self.caller())
         key = own_key(self, caller, key_id)
         asked = self.read_json(Rotation) if self.request.body.strip() else Rotation()
         written = await self.house.directory.rotate_key(themselves(caller), key.id, asked.grace_seconds)
         rotated = self.house.directory.keys[key.id]
-        self.answer(200, {**key_answer(rotated, self.house.clock.wall()), "key": written})
+        self.answer(200, issued_key(rotated, self.house.clock.wall(), written))
 
 
 class RevokeOwnKey(AccountHandler):
     """DELETE /auth/keys/{id}: 204; the key, its tokens and what runs under it end."""
 
+    @described("Revoke a key; what runs under it ends", status=204, errors=(403, 404, 409), credential="session")
     async def delete(self, key_id: str) -> None:
         caller = in_session(self.caller())
         key = own_key(self, caller, key_id)
@@ -225,8 +325,17 @@ def themselves(caller: Caller) -> Actor:
     return Actor(uid=None, name=caller.user.email, via="http")
 
 
-def key_answer(key: Key, now_us: int) -> dict[str, Any]:
+def key_answer(key: Key, now_us: int) -> KeyRow:
     """A key as its owner sees it."""
+    return KeyRow(**_fields(key, now_us))
+
+
+def issued_key(key: Key, now_us: int, written: str) -> IssuedKey:
+    """A key whose secret is new, with it."""
+    return IssuedKey(key=written, **_fields(key, now_us))
+
+
+def _fields(key: Key, now_us: int) -> dict[str, Any]:
     if key.revoked_us is not None:
         state = "revoked"
     else:
@@ -248,16 +357,13 @@ def key_answer(key: Key, now_us: int) -> dict[str, Any]:
     }
 
 
-def token_answer(issued: Issued) -> dict[str, Any]:
+def token_answer(issued: Issued) -> Tokens:
     """RFC 6749, 5.1."""
-    answer: dict[str, Any] = {
-        "access_token": issued.access_token,
-        "token_type": "Bearer",
-        "expires_in": issued.expires_in,
-    }
-    if issued.refresh_token is not None:
-        answer["refresh_token"] = issued.refresh_token
-    return answer
+    return Tokens(
+        access_token=issued.access_token,
+        expires_in=issued.expires_in,
+        refresh_token=UNSET if issued.refresh_token is None else issued.refresh_token,
+    )
 
 
 ROUTES: tuple[tuple[str, type[Handler]], ...] = (

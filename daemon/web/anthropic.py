@@ -12,8 +12,9 @@ from typing import Any
 
 from common.errors import GatewayError
 from daemon.access.identity import not_for_this_key
-from daemon.dialects import anthropic_asks, errors
+from daemon.dialects import anthropic_asks, anthropic_bodies, errors
 from daemon.web.base import Handler
+from daemon.web.described import Lines, Operation, described
 from daemon.web.inference import InferenceRoute
 
 VERSION_HEADER = "anthropic-version"
@@ -21,6 +22,9 @@ VERSION_HEADER = "anthropic-version"
 
 class AnthropicHandler(Handler):
     """Errors as Anthropic words them; the request id under Anthropic's name as well."""
+
+    group = "Anthropic's dialect"
+    error_types = (errors.AnthropicError,)
 
     def set_default_headers(self) -> None:
         super().set_default_headers()
@@ -39,9 +43,22 @@ class Inference(AnthropicHandler):
     """What else comes to an inference route: a browser's preflight. Its POST is `daemon/web/inference.py`'s."""
 
 
+_COUNTED = {"model": "llama3.2", "messages": [{"role": "user", "content": "Why is the sky blue?"}]}
+_MESSAGES = Operation(
+    group=AnthropicHandler.group,
+    summary="Answer messages",
+    takes=anthropic_bodies.MessagesAsk,
+    answers=(anthropic_bodies.AnthropicAnswer, Lines(anthropic_bodies.AnthropicEvent, "text/event-stream")),
+    example=_COUNTED | {"max_tokens": 256},
+    relayed=True,
+)
 INFERENCE = (
     InferenceRoute(
-        "/v1/messages", anthropic_asks.read_messages, errors=errors.anthropic, request_id_names=("request-id",)
+        "/v1/messages",
+        anthropic_asks.read_messages,
+        errors=errors.anthropic,
+        request_id_names=("request-id",),
+        told=_MESSAGES,
     ),
 )
 
@@ -49,6 +66,14 @@ INFERENCE = (
 class CountTokens(AnthropicHandler):
     """POST /v1/messages/count_tokens: the upstream's own count where it can count, else an estimate that says so."""
 
+    @described(
+        "Count the tokens of messages",
+        description="An estimate where the upstream cannot count; then `X-Gatelodge-Estimate: true` says so.",
+        takes=anthropic_bodies.CountAsk,
+        answers=anthropic_bodies.TokenCount,
+        errors=(403, 404, 502, 504),
+        example=_COUNTED,
+    )
     async def post(self) -> None:
         caller = self.caller()
         ask = anthropic_asks.read_count(self.request.body)
@@ -59,21 +84,22 @@ class CountTokens(AnthropicHandler):
         if counted is None:
             counted = _estimated(ask.document)
             self.set_header("X-Gatelodge-Estimate", "true")
-        self.answer(200, {"input_tokens": counted})
+        self.answer(200, anthropic_bodies.TokenCount(counted))
 
 
-def models_page(tags: list[dict[str, Any]], created: list[float]) -> dict[str, Any]:
+def models_page(tags: list[dict[str, Any]], created: list[float]) -> anthropic_bodies.AnthropicModels:
     """The list of models in Anthropic's form; `created` in Unix seconds, infinite where nobody knows."""
     data = [model(str(tag["name"]), since) for tag, since in zip(tags, created, strict=True)]
-    ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {"first_id": None, "last_id": None}
-    return {"data": data, "has_more": False, **ends}
+    return anthropic_bodies.AnthropicModels(
+        data=data, first_id=data[0].id if data else None, last_id=data[-1].id if data else None
+    )
 
 
-def model(name: str, created: float) -> dict[str, Any]:
+def model(name: str, created: float) -> anthropic_bodies.AnthropicModel:
     """One model in Anthropic's form."""
     second = 0 if math.isinf(created) else int(created)
     moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(second))
-    return {"type": "model", "id": name, "display_name": name, "created_at": moment}
+    return anthropic_bodies.AnthropicModel(id=name, display_name=name, created_at=moment)
 
 
 def _estimated(document: dict[str, Any]) -> int:

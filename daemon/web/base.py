@@ -36,6 +36,8 @@ class Handler(RequestHandler):
 
     SUPPORTED_METHODS = ("GET", "HEAD", "POST", "DELETE", "OPTIONS")
     public: ClassVar[bool] = False  # served without a credential
+    group: ClassVar[str] = "The gateway"  # under which it is described (`described.py`)
+    error_types: ClassVar[tuple[type[msgspec.Struct], ...]] = (errors.Error,)  # what `error_shape` makes
 
     house: House
     request_id: str

@@ -21,18 +21,54 @@ from tornado.httputil import HTTPHeaders, RequestStartLine
 
 from common.errors import BadRequest, GatewayError
 from daemon.access.identity import INLINE, Caller, no_credential
-from daemon.dialects import asks, classic_asks, errors, text
+from daemon.dialects import asks, classic_asks, errors, ollama_bodies, text
 from daemon.dialects.asks import Ask
 from daemon.dialects.ollama import only_response, with_response
 from daemon.house import House
-from daemon.web import base
+from daemon.web import base, ollama
 from daemon.web.base import Handler
+from daemon.web.described import Lines, Operation, Text, of_default_model
 from daemon.web.inference import Carrier, InferenceRequest, InferenceRoute
 
+_GROUP = "The older gateways' routes"
+_TOLD_PROMPT = Operation(
+    group=_GROUP,
+    summary="Go on from a prompt, with the model in the path",
+    takes=of_default_model(ollama.GENERATE).takes,
+    answers=(ollama_bodies.OnlyResponse, Lines(ollama_bodies.OllamaGenerateAnswer)),
+    example={"prompt": "The sky is blue because"},
+    relayed=True,
+)
+_TOLD_GENERATE = replace(
+    _TOLD_PROMPT,
+    summary="Go on from a prompt",
+    description="By an API key's header alone one answer, `{response}`; else as `/api/generate`.",
+    answers=(ollama_bodies.OllamaGenerateAnswer, ollama_bodies.OnlyResponse, *_TOLD_PROMPT.answers[1:]),
+)
+_TOLD_CHAT = replace(
+    of_default_model(replace(ollama.CHAT, takes=ollama_bodies.OllamaChatWithAuth)),
+    group=_GROUP,
+    description="As `/api/chat`; an unstreamed answer has its text as `response`, too.",
+    answers=(ollama_bodies.OllamaChatAnswerWithResponse, Lines(ollama_bodies.OllamaChatAnswer)),
+    credential="inline",
+)
+_TOLD_REQUEST = Operation(
+    group=_GROUP,
+    summary="Ask in one text, be answered in plain text",
+    takes=text.TextRequest,
+    answers=(Text(),),
+    example={"model": "llama3.2", "request": "Why is the sky blue?"},
+    relayed=True,
+)
+
 # A Bearer's shapes, which other credentials than the seeds' own get too.
-_GENERATE = InferenceRoute("/generate", asks.read_generate, names_a_default=True)
-_CHAT = InferenceRoute("/chat", classic_asks.read_chat_without_auth, names_a_default=True, whole=with_response)
-_REQUEST = InferenceRoute("/request", text.read_request, errors=errors.text, reading=errors.as_request_says_it)
+_GENERATE = InferenceRoute("/generate", asks.read_generate, names_a_default=True, told=_TOLD_GENERATE)
+_CHAT = InferenceRoute(
+    "/chat", classic_asks.read_chat_without_auth, names_a_default=True, whole=with_response, told=_TOLD_CHAT
+)
+_REQUEST = InferenceRoute(
+    "/request", text.read_request, errors=errors.text, reading=errors.as_request_says_it, told=_TOLD_REQUEST
+)
 # The shape of whoever only sends an API key's header.
 _PROMPT = InferenceRoute(
     "/generate",
@@ -41,6 +77,7 @@ _PROMPT = InferenceRoute(
     whole=only_response,
     errors=errors.detail,
     reading=errors.as_generate_says_it,
+    told=_TOLD_PROMPT,
 )
 _PROMPT_FOR = replace(_PROMPT, path="/generate/{model}", names_a_default=False)
 INFERENCE = (_REQUEST, _GENERATE, _PROMPT_FOR, _CHAT)

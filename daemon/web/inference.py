@@ -26,6 +26,7 @@ from daemon.exchange import new_request_id
 from daemon.house import House
 from daemon.relay import Visit
 from daemon.web import base
+from daemon.web.described import Operation
 from daemon.web.stream import ClientStream
 
 JSON = "application/json; charset=utf-8"
@@ -45,6 +46,7 @@ class InferenceRoute:
     errors: ErrorShape = errors.ollama
     reading: Reading | None = None  # what this route makes of an error before it is told
     request_id_names: tuple[str, ...] = ()  # further headers under which the request id goes out
+    told: Operation | None = None  # how the route describes itself
 
 
 def carriers(house: House, routes: Iterable[InferenceRoute]) -> dict[str, Carrier]:

@@ -6,10 +6,13 @@ this file (or `ollama_admin.py`) never reaches an upstream. Content-Type is igno
 
 from __future__ import annotations
 
+from typing import Any
+
 from common.errors import BadRequest
 from daemon.access.identity import not_for_this_key
-from daemon.dialects import asks, strict_json
+from daemon.dialects import asks, ollama_bodies, strict_json
 from daemon.web.base import Handler
+from daemon.web.described import Lines, Operation, Text, described, of_default_model
 from daemon.web.inference import InferenceRoute
 
 # Shown by /api/version where no Ollama is behind the gate: the version whose behaviour the translation keeps.
@@ -19,24 +22,60 @@ OLLAMA_SPOKEN = "0.9.3"
 class OllamaHandler(Handler):
     """Errors as Ollama words them: `error`, a string, first; our details beside it."""
 
+    group = "Ollama's dialect"
+
 
 class Inference(OllamaHandler):
     """What else comes to an inference route: a browser's preflight. Its POST is `daemon/web/inference.py`'s."""
 
 
-# The POST routes that the gate serves. The aliases of generate and chat without /api are in `classic.py`.
+_MESSAGES = [{"role": "user", "content": "Why is the sky blue?"}]
+_MODEL = {"model": "llama3.2"}
+
+
+def _told(summary: str, takes: type, answer: type, example: dict[str, Any], *, streams: bool = True) -> Operation:
+    answers = (answer, Lines(answer)) if streams else (answer,)
+    return Operation(
+        group=OllamaHandler.group, summary=summary, takes=takes, answers=answers, example=example, relayed=True
+    )
+
+
+CHAT = _told("Chat", ollama_bodies.OllamaChat, ollama_bodies.OllamaChatAnswer, _MODEL | {"messages": _MESSAGES})
+GENERATE = _told(
+    "Go on from a prompt",
+    ollama_bodies.OllamaGenerate,
+    ollama_bodies.OllamaGenerateAnswer,
+    _MODEL | {"prompt": "The sky is blue because"},
+)
+_EMBED = _told(
+    "Embed texts",
+    ollama_bodies.OllamaEmbed,
+    ollama_bodies.OllamaEmbedAnswer,
+    _MODEL | {"input": ["one text", "another"]},
+    streams=False,
+)
+_EMBEDDINGS = _told(
+    "Embed a text, in Ollama's older form",
+    ollama_bodies.OllamaEmbeddings,
+    ollama_bodies.OllamaEmbeddingsAnswer,
+    _MODEL | {"prompt": "a text"},
+    streams=False,
+)
+
+# The POST routes that the gate serves. The alias without /api is for Bearer callers, and names a default.
 INFERENCE = (
-    InferenceRoute("/api/generate", asks.read_generate),
-    InferenceRoute("/api/chat", asks.read_chat),
-    InferenceRoute("/api/embed", asks.read_embed),
-    InferenceRoute("/api/embeddings", asks.read_embeddings),
-    InferenceRoute("/embed", asks.read_embed, names_a_default=True),
+    InferenceRoute("/api/generate", asks.read_generate, told=GENERATE),
+    InferenceRoute("/api/chat", asks.read_chat, told=CHAT),
+    InferenceRoute("/api/embed", asks.read_embed, told=_EMBED),
+    InferenceRoute("/api/embeddings", asks.read_embeddings, told=_EMBEDDINGS),
+    InferenceRoute("/embed", asks.read_embed, names_a_default=True, told=of_default_model(_EMBED)),
 )
 
 
 class Tags(OllamaHandler):
     """GET /api/tags: the models that the caller may use."""
 
+    @described("The models that you may use", answers=ollama_bodies.OllamaModels)
     async def get(self) -> None:
         caller = self.caller()
         models = await self.house.registry.tags()
@@ -49,6 +88,7 @@ class Tags(OllamaHandler):
 class Running(OllamaHandler):
     """GET /api/ps: what is loaded, of the models that the caller may use."""
 
+    @described("Which of them are loaded", answers=ollama_bodies.OllamaModels)
     async def get(self) -> None:
         caller = self.caller()
         models = await self.house.registry.running()
@@ -61,6 +101,13 @@ class Running(OllamaHandler):
 class Show(OllamaHandler):
     """POST /api/show: a model's details."""
 
+    @described(
+        "One model's details",
+        takes=ollama_bodies.OllamaShow,
+        answers=dict[str, Any],
+        errors=(403, 404, 502, 504),
+        example=_MODEL,
+    )
     async def post(self) -> None:
         caller = self.caller()
         document = strict_json.canonicalise(strict_json.read(self.request.body), frozenset({"model", "name"}))
@@ -80,6 +127,7 @@ class Version(OllamaHandler):
 
     public = True
 
+    @described("The version of the Ollama behind, or that is spoken", answers=ollama_bodies.OllamaVersion)
     async def get(self) -> None:
         self.answer(200, {"version": await self.house.registry.version() or OLLAMA_SPOKEN})
 
@@ -92,6 +140,7 @@ class Root(OllamaHandler):
 
     public = True
 
+    @described("What clients of Ollama knock with", answers=Text())
     async def get(self) -> None:
         self.set_header("Content-Type", "text/plain; charset=utf-8")
         self.finish("Ollama is running")

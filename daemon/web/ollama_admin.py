@@ -7,7 +7,7 @@ limit; the client's leaving ends them at the upstream too.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, ClassVar
 
 import msgspec
@@ -16,18 +16,36 @@ from tornado.web import HTTPError, stream_request_body
 from common.errors import BadRequest, NotFound, UpstreamFailed
 from daemon.access.actor import Actor
 from daemon.access.identity import Caller
-from daemon.dialects import strict_json
+from daemon.dialects import ollama_bodies, strict_json
 from daemon.dialects.translator import in_stream_error
 from daemon.providers.errors import ConnectFailed, UpstreamBroken
 from daemon.providers.upstream import Upstream
+from daemon.web.described import BYTES, F, Lines, Text, described
 from daemon.web.ollama import OllamaHandler
 
 _NAMES = ("model", "name", "source", "destination", "from")
 
 
+# What Ollama itself may answer goes through as it is.
+_OLLAMAS = (403, 404, 500, 502)
+
+
+def _command(summary: str, takes: type, example: dict[str, str], *answers: Lines) -> Callable[[F], F]:
+    """Tell of a command whose body and answer are Ollama's."""
+    return described(
+        summary,
+        takes=takes,
+        answers=(*answers, ollama_bodies.Progress) if answers else (),
+        errors=_OLLAMAS,
+        credential="administrator",
+        example=example,
+    )
+
+
 class ModelCommand(OllamaHandler):
     """A command about models, relayed to the Ollama behind the gate as it is."""
 
+    group = "Ollama's models"
     verb: ClassVar[str]
     task: asyncio.Task[Any] | None = None
 
@@ -89,6 +107,7 @@ class Pull(ModelCommand):
 
     verb = "models pull"
 
+    @_command("Fetch a model", ollama_bodies.ModelNamed, {"model": "llama3.2"}, Lines(ollama_bodies.Progress))
     async def post(self) -> None:
         await self.command("POST", "/api/pull")
 
@@ -98,6 +117,7 @@ class Push(ModelCommand):
 
     verb = "models push"
 
+    @_command("Publish a model", ollama_bodies.ModelNamed, {"model": "me/mine"}, Lines(ollama_bodies.Progress))
     async def post(self) -> None:
         await self.command("POST", "/api/push")
 
@@ -107,6 +127,12 @@ class Create(ModelCommand):
 
     verb = "models create"
 
+    @_command(
+        "Make a model of another",
+        ollama_bodies.ModelNamed,
+        {"model": "mine", "from": "llama3.2", "system": "You are brief."},
+        Lines(ollama_bodies.Progress),
+    )
     async def post(self) -> None:
         await self.command("POST", "/api/create")
 
@@ -116,6 +142,7 @@ class Copy(ModelCommand):
 
     verb = "models copy"
 
+    @_command("Copy a model", ollama_bodies.ModelCopied, {"source": "llama3.2", "destination": "mine"})
     async def post(self) -> None:
         await self.command("POST", "/api/copy")
 
@@ -125,6 +152,7 @@ class Delete(ModelCommand):
 
     verb = "models delete"
 
+    @_command("Delete a model", ollama_bodies.ModelNamed, {"model": "mine"})
     async def delete(self) -> None:
         await self.command("DELETE", "/api/delete")
 
@@ -158,13 +186,22 @@ class Blob(ModelCommand):
         # In the middle of the body there is no `post` yet, and Tornado calls nothing else any more.
         self.no_longer_answering()
 
-    async def post(self, _digest: str) -> None:
+    @described(
+        "Bring a model file in",
+        takes=Text(BYTES),
+        status=201,
+        more=(200,),
+        errors=_OLLAMAS,
+        credential="administrator",
+    )
+    async def post(self, digest: str) -> None:
         assert self.task is not None
         await self._put(None)
         status, body = await self.task
         self.set_status(status)
         self.finish(body)
 
+    @described("Whether a model file is there", errors=_OLLAMAS, credential="administrator")
     async def head(self, digest: str) -> None:
         try:
             async with self.upstream().request("HEAD", f"/api/blobs/{digest}") as response:

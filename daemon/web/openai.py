@@ -7,19 +7,25 @@ gate's, those that the caller may use.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
+
+import msgspec
 
 from common.errors import GatewayError
 from daemon.access.identity import not_for_this_key
-from daemon.dialects import errors, openai_asks
+from daemon.dialects import anthropic_bodies, errors, openai_asks, openai_bodies
 from daemon.providers.upstream import Model as Installed
 from daemon.web import anthropic
 from daemon.web.base import Handler
+from daemon.web.described import Lines, Operation, described
 from daemon.web.inference import InferenceRoute
 
 
 class OpenAiHandler(Handler):
     """Errors as OpenAI words them."""
+
+    group = "OpenAI's dialect"
+    error_types: ClassVar[tuple[type[msgspec.Struct], ...]] = (errors.OpenAiError,)
 
     def error_shape(self, error: GatewayError) -> Any:
         return errors.openai(error, self.request_id)
@@ -29,16 +35,53 @@ class Inference(OpenAiHandler):
     """What else comes to an inference route: a browser's preflight. Its POST is `daemon/web/inference.py`'s."""
 
 
+_MODEL = {"model": "llama3.2"}
+
+
+def _told(summary: str, takes: type, answer: type, event: type | None, **example: Any) -> Operation:
+    answers = (answer,) if event is None else (answer, Lines(event, "text/event-stream"))
+    shown = _MODEL | example
+    return Operation(
+        group=OpenAiHandler.group, summary=summary, takes=takes, answers=answers, example=shown, relayed=True
+    )
+
+
+_CHAT = _told(
+    "Chat",
+    openai_bodies.ChatCompletionAsk,
+    openai_bodies.ChatCompletion,
+    openai_bodies.ChatCompletion,
+    messages=[{"role": "user", "content": "Why is the sky blue?"}],
+)
+_COMPLETION = _told(
+    "Go on from a text",
+    openai_bodies.CompletionAsk,
+    openai_bodies.ChatCompletion,
+    openai_bodies.ChatCompletion,
+    prompt="The sky is blue because",
+)
+_RESPONSE = _told(
+    "Respond",
+    openai_bodies.ResponseAsk,
+    openai_bodies.ResponseObject,
+    openai_bodies.ResponseEvent,
+    input="Why is the sky blue?",
+)
+_EMBEDDING = _told(
+    "Embed texts", openai_bodies.EmbeddingAsk, openai_bodies.EmbeddingList, None, input=["one text", "another"]
+)
 INFERENCE = (
-    InferenceRoute("/v1/chat/completions", openai_asks.read_chat_completion, errors=errors.openai),
-    InferenceRoute("/v1/completions", openai_asks.read_completion, errors=errors.openai),
-    InferenceRoute("/v1/responses", openai_asks.read_response, errors=errors.openai),
-    InferenceRoute("/v1/embeddings", openai_asks.read_embedding, errors=errors.openai),
+    InferenceRoute("/v1/chat/completions", openai_asks.read_chat_completion, errors=errors.openai, told=_CHAT),
+    InferenceRoute("/v1/completions", openai_asks.read_completion, errors=errors.openai, told=_COMPLETION),
+    InferenceRoute("/v1/responses", openai_asks.read_response, errors=errors.openai, told=_RESPONSE),
+    InferenceRoute("/v1/embeddings", openai_asks.read_embedding, errors=errors.openai, told=_EMBEDDING),
 )
 
 
 class ModelsHandler(OpenAiHandler):
     """A route that OpenAI's and Anthropic's clients share; the latter say which version they speak."""
+
+    error_types = (errors.OpenAiError, errors.AnthropicError)
 
     @property
     def for_anthropic(self) -> bool:
@@ -52,13 +95,18 @@ class ModelsHandler(OpenAiHandler):
 class Models(ModelsHandler):
     """GET /v1/models: the models that the caller may use."""
 
+    @described(
+        "The models that you may use",
+        description="In Anthropic's form where the request says `anthropic-version`.",
+        answers=(openai_bodies.OpenAiModels, anthropic_bodies.AnthropicModels),
+    )
     async def get(self) -> None:
         caller = self.caller()
         tags = [tag for tag in await self.house.registry.tags() if caller.may_use(str(tag["name"]))]
         if self.for_anthropic:
             self.answer(200, anthropic.models_page(tags, [Installed.of(tag).installed for tag in tags]))
         else:
-            self.answer(200, {"object": "list", "data": [_model(tag) for tag in tags]})
+            self.answer(200, openai_bodies.OpenAiModels(data=[_model(tag) for tag in tags]))
 
     async def head(self) -> None:
         await self.get()
@@ -67,6 +115,11 @@ class Models(ModelsHandler):
 class Model(ModelsHandler):
     """GET /v1/models/{id}: one of them, under the name that was asked for."""
 
+    @described(
+        "One of them",
+        answers=(openai_bodies.OpenAiModel, anthropic_bodies.AnthropicModel),
+        errors=(403, 404),
+    )
     async def get(self, name: str) -> None:
         caller = self.caller()
         route = await self.house.registry.resolve(name)
@@ -77,13 +130,12 @@ class Model(ModelsHandler):
         if self.for_anthropic:
             self.answer(200, anthropic.model(name, installed.installed))
         else:
-            self.answer(200, _model(installed.entry) | {"id": name})
+            self.answer(200, _model(installed.entry | {"name": name}))
 
     async def head(self, name: str) -> None:
         await self.get(name)
 
 
-def _model(tag: dict[str, Any]) -> dict[str, Any]:
+def _model(tag: dict[str, Any]) -> openai_bodies.OpenAiModel:
     installed = Installed.of(tag).installed
-    created = 0 if math.isinf(installed) else int(installed)
-    return {"id": tag["name"], "object": "model", "created": created, "owned_by": "library"}
+    return openai_bodies.OpenAiModel(id=str(tag["name"]), created=0 if math.isinf(installed) else int(installed))

@@ -5,12 +5,13 @@ Rule: `docs/http.md` describes each of them, and a test says so.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from tornado.web import Application
 
 from daemon.house import House
-from daemon.web import accounts, anthropic, classic, ollama, ollama_admin, openai, system, tokens
+from daemon.web import accounts, anthropic, classic, docs, ollama, ollama_admin, openai, own, system, tokens
 from daemon.web.base import Handler, UnknownRoute
 from daemon.web.inference import Carriers, carriers
 
@@ -19,7 +20,6 @@ ROUTES: tuple[tuple[str, type[Handler]], ...] = (
     (r"/health", system.Health),
     (r"/ready", system.Ready),
     (r"/metrics", system.MetricsPage),
-    (r"/v1/queue", system.OwnQueue),
     (r"/api/version", ollama.Version),
     (r"/api/tags", ollama.Tags),
     (r"/api/ps", ollama.Running),
@@ -41,6 +41,8 @@ ROUTES: tuple[tuple[str, type[Handler]], ...] = (
     *((route.path, openai.Inference) for route in openai.INFERENCE),
     (r"/v1/messages/count_tokens", anthropic.CountTokens),
     *((route.path, anthropic.Inference) for route in anthropic.INFERENCE),
+    *own.ROUTES,
+    *docs.ROUTES,
     *accounts.ROUTES,
     *tokens.ROUTES,
 )
@@ -59,7 +61,14 @@ def application(house: House) -> Application:
         serve_traceback=False,
         autoreload=False,
         compress_response=False,
+        description=_description,
     )
+
+
+@cache
+def _description() -> bytes:
+    """What `/openapi.json` answers; made when somebody first asks (some 20 ms)."""
+    return docs.description(ROUTES, RELAYED)
 
 
 def relayed(house: House) -> Carriers:

@@ -1,9 +1,27 @@
-"""Routes about the gateway itself: alive, ready, measured; and one's own place in the queue."""
+"""Routes about the gateway itself: alive, ready, measured."""
 
 from __future__ import annotations
 
+from typing import Literal
+
+import msgspec
+
 from common.errors import Forbidden
 from daemon.web.base import Handler
+from daemon.web.described import Text, described
+
+
+class Alive(msgspec.Struct):
+    """It lives."""
+
+    status: Literal["ok"] = "ok"
+
+
+class Readied(msgspec.Struct):
+    """Whether a request would be served now; each check is "ok", or says in words what is missing."""
+
+    status: Literal["ready", "not ready"]
+    checks: dict[str, str]
 
 
 class Health(Handler):
@@ -11,8 +29,9 @@ class Health(Handler):
 
     public = True
 
+    @described("Whether the process lives", answers=Alive)
     async def get(self) -> None:
-        self.answer(200, {"status": "ok"})
+        self.answer(200, Alive())
 
     async def head(self) -> None:
         await self.get()
@@ -23,6 +42,7 @@ class Ready(Handler):
 
     public = True
 
+    @described("Whether a request would be served now", answers=Readied, more=(503,))
     async def get(self) -> None:
         status, content = await self.house.readiness.look()
         self.answer(status, content)
@@ -34,6 +54,7 @@ class Ready(Handler):
 class MetricsPage(Handler):
     """GET /metrics: Prometheus' text format, for a key that was issued for this and is good for nothing else."""
 
+    @described("Metrics for Prometheus", answers=Text(), errors=(403,), credential="metrics")
     async def get(self) -> None:
         caller = self.house.access.identify(self.request.headers, address=self.client_address, purpose="metrics")
         if caller.key is None or caller.key.purpose != "metrics":
@@ -41,22 +62,3 @@ class MetricsPage(Handler):
         content_type, page = self.house.metrics.render(self.house.gate.live(), self.house.registry.upstreams)
         self.set_header("Content-Type", content_type)
         self.finish(page)
-
-
-class OwnQueue(Handler):
-    """GET /v1/queue: the caller's own exchanges, with their place in line."""
-
-    async def get(self) -> None:
-        caller = self.caller()
-        rows = [
-            {
-                "request_id": exchange.request_id,
-                "model": exchange.model,
-                "state": exchange.phase,
-                "position": exchange.position(),
-                "estimated_wait_seconds": exchange.estimated_wait(),
-            }
-            for exchange in self.house.gate.live()
-            if exchange.user_id == caller.user.id
-        ]
-        self.answer(200, rows)

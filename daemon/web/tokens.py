@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import Any
+from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl, unquote_plus
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
 
 from common.errors import GatewayError
 from daemon.access.sessions import InvalidGrant
 from daemon.access.tokens import LOGIN_CLIENT
-from daemon.web.accounts import LARGEST_BODY, token_answer
+from daemon.web.accounts import LARGEST_BODY, Tokens, token_answer
 from daemon.web.base import Handler
+from daemon.web.described import described
 
 # RFC 6749's words for what our own errors mean at the edge of an OAuth route.
 _OAUTH_WORDS = {429: "temporarily_unavailable", 503: "temporarily_unavailable", 500: "server_error"}
@@ -28,10 +32,19 @@ class OAuthError(GatewayError):
     code = "invalid_request"
 
 
+class OAuthErrorAnswer(msgspec.Struct, kw_only=True):
+    """RFC 6749, 5.2."""
+
+    error: str
+    error_description: str
+
+
 class OAuthHandler(Handler):
     """A route of the OAuth face."""
 
     public = True
+    group = "Tokens"
+    error_types = (OAuthErrorAnswer,)
 
     def set_default_headers(self) -> None:
         super().set_default_headers()
@@ -79,9 +92,27 @@ class OAuthHandler(Handler):
         return name, secret
 
 
+class TokenRequest(msgspec.Struct, kw_only=True):
+    """What for: `client_credentials` with a key's id and secret (here or as Basic), or `refresh_token` with a token."""
+
+    grant_type: Literal["client_credentials", "refresh_token"]
+    client_id: Annotated[str | UnsetType, Meta(description="glk_ and the key's id.")] = UNSET
+    client_secret: Annotated[str | UnsetType, Meta(description="The key's secret.")] = UNSET
+    refresh_token: str | UnsetType = UNSET
+
+
 class TokenEndpoint(OAuthHandler):
     """POST /oauth/token: `client_credentials` with an API key, `refresh_token` without client authentication."""
 
+    @described(
+        "Get an access token for a key, or for a refresh token",
+        takes=TokenRequest,
+        form=True,
+        answers=Tokens,
+        errors=(401,),
+        credential="client",
+        example={"grant_type": "client_credentials", "client_id": "glk_ID", "client_secret": "SECRET"},
+    )
     async def post(self) -> None:
         form = self.form()
         grant = form.get("grant_type", "")
@@ -112,9 +143,31 @@ class TokenEndpoint(OAuthHandler):
             raise OAuthError("the refresh token is unknown, used or expired", code="invalid_grant") from error
 
 
+class Revocation(msgspec.Struct, kw_only=True):
+    """RFC 7009."""
+
+    token: str
+    token_type_hint: str | UnsetType = UNSET
+    client_id: str | UnsetType = UNSET
+    client_secret: str | UnsetType = UNSET
+
+
+class Done(msgspec.Struct):
+    """Nothing to tell."""
+
+
 class Revoke(OAuthHandler):
     """POST /oauth/revoke: 200 whether the token was known or not. Who holds a token may end it."""
 
+    @described(
+        "End a token, known or not",
+        takes=Revocation,
+        form=True,
+        answers=Done,
+        errors=(401,),
+        credential="client",
+        example={"token": "REFRESH_TOKEN"},
+    )
     async def post(self) -> None:
         form = self.form()
         token = form.get("token")
@@ -124,40 +177,74 @@ class Revoke(OAuthHandler):
         if secret and self.house.access.key_of_client(name, secret, address=self.client_address) is None:
             raise _invalid_client()
         await self.house.sessions.revoke(token)
-        self.answer(200, {})
+        self.answer(200, Done())
+
+
+class Jwk(msgspec.Struct, kw_only=True):
+    """RFC 7517 and 8037."""
+
+    kty: Literal["OKP"]
+    crv: Literal["Ed25519"]
+    x: str
+    kid: str
+    use: Literal["sig"]
+    alg: Literal["EdDSA"]
+
+
+class JwkSet(msgspec.Struct):
+    """The public keys."""
+
+    keys: list[Jwk]
 
 
 class Jwks(Handler):
     """GET /.well-known/jwks.json: the keys that access tokens are signed with, the coming one too."""
 
     public = True
+    group = "Tokens"
 
+    @described("The public keys of access tokens", answers=JwkSet)
     async def get(self) -> None:
         # Half of the time that a key is shown before it first signs.
         self.set_header("Cache-Control", "public, max-age=300")
         self.answer(200, self.house.sessions.tokens.keys.jwks())
 
 
+class MetadataAnswer(msgspec.Struct, kw_only=True):
+    """RFC 8414."""
+
+    issuer: str
+    token_endpoint: str
+    revocation_endpoint: str
+    jwks_uri: str
+    grant_types_supported: list[str]
+    response_types_supported: list[str]
+    token_endpoint_auth_methods_supported: list[str]
+    revocation_endpoint_auth_methods_supported: list[str]
+
+
 class Metadata(Handler):
     """GET /.well-known/oauth-authorization-server (RFC 8414): what works, and nothing else."""
 
     public = True
+    group = "Tokens"
 
+    @described("Where tokens are had", answers=MetadataAnswer)
     async def get(self) -> None:
         here = f"{self._scheme()}://{self.request.host}"
         methods = ["client_secret_basic", "client_secret_post", "none"]
         self.answer(
             200,
-            {
-                "issuer": self.house.sessions.tokens.issuer,
-                "token_endpoint": f"{here}/oauth/token",
-                "revocation_endpoint": f"{here}/oauth/revoke",
-                "jwks_uri": f"{here}/.well-known/jwks.json",
-                "grant_types_supported": ["client_credentials", "refresh_token"],
-                "response_types_supported": [],
-                "token_endpoint_auth_methods_supported": methods,
-                "revocation_endpoint_auth_methods_supported": methods,
-            },
+            MetadataAnswer(
+                issuer=self.house.sessions.tokens.issuer,
+                token_endpoint=f"{here}/oauth/token",
+                revocation_endpoint=f"{here}/oauth/revoke",
+                jwks_uri=f"{here}/.well-known/jwks.json",
+                grant_types_supported=["client_credentials", "refresh_token"],
+                response_types_supported=[],
+                token_endpoint_auth_methods_supported=methods,
+                revocation_endpoint_auth_methods_supported=methods,
+            ),
         )
 
     def _scheme(self) -> str:
