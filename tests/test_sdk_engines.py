@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
-from types import SimpleNamespace
 from typing import Any
 
 import anthropic
@@ -19,12 +17,9 @@ import pydantic
 import pytest
 import pytest_asyncio
 
-from daemon import app
-from daemon.config import Config
-from daemon.engine.choice import Chosen
 from daemon.engine.install import EngineFiles
-from daemon.engine.supervisor import Engine
-from tests.rigs.gatehouse import MODEL, Gatehouse, gatehouse
+from tests.rigs.gatehouse import MODEL, Gatehouse
+from tests.rigs.real_gates import BEHIND, real_engine, real_gate
 from tests.rigs.real_ollama import RealOllama
 
 # One gate and one event loop for all tests of an engine.
@@ -37,37 +32,15 @@ COLD = {"temperature": 0}
 MESSAGE: dict[str, Any] = {"model": MODEL, "messages": QUESTION, "max_tokens": 5, "extra_body": COLD}
 
 
-@pytest.fixture(
-    scope="module",
-    params=[pytest.param("engine", marks=pytest.mark.engine), pytest.param("ollama", marks=pytest.mark.real_ollama)],
-)
+@pytest.fixture(scope="module", params=BEHIND)
 def behind(request: pytest.FixtureRequest) -> EngineFiles | RealOllama:
-    """What the gate stands before: the built-in engine's files, or a running Ollama."""
-    return request.getfixturevalue("engine_files" if request.param == "engine" else "real_ollama")
+    return real_engine(request)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def gate(behind: EngineFiles | RealOllama, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gatehouse]:
-    """A gate before a real engine of either kind."""
-    folder = tmp_path_factory.mktemp("gate")
-    if isinstance(behind, RealOllama):
-        real: Any = SimpleNamespace(kind="ollama", url=behind.url)
-        async with gatehouse(folder, real) as running:
-            yield running
-        return
-    engine = Engine(behind, log_file=folder / "engine.log")
-    await engine.start()
-
-    async def choose(stack: AsyncExitStack, config: Config, *_: Any, **__: Any) -> Chosen:
-        return Chosen(config.upstreams, {"builtin": engine.key})
-
-    real = SimpleNamespace(kind="openai", url=engine.url)
-    upstreams = [{"name": "builtin", "kind": "openai", "url": engine.url, "seats": 4}]
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(app, "choose_upstreams", choose)
-        async with gatehouse(folder, real, upstreams=upstreams) as running:
-            yield running
-    await engine.stop()
+    async with real_gate(behind, tmp_path_factory.mktemp("gate")) as running:
+        yield running
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
