@@ -165,6 +165,7 @@ class UserRow(Message):
     keys: int  # that are neither revoked nor expired
     notes: str
     version: int
+    inline_auth: bool = True  # a password in the body of POST /chat counts
 
 
 class UserTarget(Request):
@@ -246,6 +247,14 @@ class UsersNotes(Request):
     version: int | None = None
 
 
+class UsersInlineAuth(Request):
+    """`users inline-auth EMAIL on|off`: whether a password in the body of `POST /chat` counts."""
+
+    user: str
+    allowed: bool
+    version: int | None = None
+
+
 class UserDeleted(Message):
     """`users delete`: what is left is a tombstone under this id."""
 
@@ -258,7 +267,7 @@ class UserDeleted(Message):
 
 
 class KeysIssue(Request):
-    """`keys issue EMAIL --label L [--expires 90d] [--model PATTERN]… [--address CIDR]… [--metrics]`."""
+    """`keys issue EMAIL --label L [--expires 90d] [--model PATTERN]… [--address CIDR]… [--metrics] [--in-path]`."""
 
     user: str
     label: str
@@ -266,6 +275,7 @@ class KeysIssue(Request):
     models: list[str] = []
     addresses: list[str] = []
     metrics: bool = False
+    in_path: bool = False  # it may stand in the path, /k/KEY/…
 
 
 class IssuedKey(Message):
@@ -299,6 +309,8 @@ class KeyRow(Message):
     last_used: str | None
     last_address: str | None
     version: int
+    in_path: bool = False  # it may stand in the path, /k/KEY/…
+    imported: bool = False  # its first secret was made elsewhere (`import`)
 
 
 class KeysRotate(Request):
@@ -322,6 +334,41 @@ class KeyTarget(Request):
 
     id: str
     version: int | None = None
+
+
+class FoundToken(Message):
+    """One credential of another gateway: whose it is, by a name or an e-mail address, and what it says."""
+
+    name: str
+    token: str
+
+    def __repr__(self) -> str:
+        return f"FoundToken(name={self.name!r})"
+
+
+class KeysImport(Request):
+    """`import FILE`: tokens that another gateway issued become keys, all of them or none.
+
+    `domain` makes an e-mail address of a name that is none. `source` names the file, for the labels and the audit.
+    """
+
+    tokens: list[FoundToken]
+    source: str
+    domain: str = "localhost"
+
+
+class ImportedKey(Message):
+    """What became of one of them. `known`: an earlier import brought it; `ended`: and it is revoked or replaced since.
+
+    `weak` says why it is easily guessed; empty where it does not look so.
+    """
+
+    name: str
+    user: str
+    id: str
+    state: Literal["imported", "known", "ended"]
+    new_user: bool
+    weak: str
 
 
 # -- limits -----------------------------------------------------------------------------------------------------------
@@ -1119,12 +1166,14 @@ USERS_ENABLE = Verb("users/enable", UserTarget, UserRow, changes=True)
 USERS_RESET_PASSWORD = Verb("users/reset-password", UserTarget, OneTimePassword, changes=True)
 USERS_ROLE = Verb("users/role", UsersRole, UserRow, changes=True)
 USERS_NOTES = Verb("users/notes", UsersNotes, UserRow, changes=True)
+USERS_INLINE_AUTH = Verb("users/inline-auth", UsersInlineAuth, UserRow, changes=True)
 USERS_DELETE = Verb("users/delete", UserTarget, UserDeleted, changes=True)
 
 KEYS_ISSUE = Verb("keys/issue", KeysIssue, IssuedKey, changes=True)
 KEYS_LIST = Verb("keys/list", KeysList, list[KeyRow])
 KEYS_ROTATE = Verb("keys/rotate", KeysRotate, RotatedKey, changes=True)
 KEYS_REVOKE = Verb("keys/revoke", KeyTarget, KeyRow, changes=True)
+KEYS_IMPORT = Verb("keys/import", KeysImport, list[ImportedKey], changes=True)
 
 LIMITS_SHOW = Verb("limits/show", LimitsShow, list[LimitRow])
 LIMITS_USE = Verb("limits/use", LimitsUse, list[LimitUse])

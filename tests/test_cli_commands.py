@@ -22,6 +22,7 @@ from common.protocol import AuditRow
 from common.untrusted import csv_uncell, is_unsafe
 from console.__main__ import cli
 from console.commands.audit import _cells, _columns
+from console.commands.importing import read_tokens
 from daemon.exchange import EndState
 from tests.rigs.engine import ROOT
 from tests.rigs.gatehouse import MODEL
@@ -96,17 +97,98 @@ async def test_a_key_for_a_script(office: Office) -> None:
     assert issued["key"] not in (await office.done("keys", "list", "--all")).stdout
 
 
+async def test_a_key_for_the_path_says_what_to_set(office: Office) -> None:
+    """`--in-path`: opt-in per key, and shown in the list."""
+    issued = await office.done("keys", "issue", "ana@example.org", "--label", "ollama", "--in-path")
+    (address,) = re.findall(r"OLLAMA_HOST=http://GATEWAY:7000(/k/glk_\w+)", issued.stderr)
+    answer = await office.gate.http.get(office.gate.url + address + "/api/tags")
+    assert answer.status_code == 200
+    assert "inference, in path" in (await office.done("keys", "list")).stdout
+    assert [row["in_path"] for row in await office.json("keys", "list") if row["label"] == "ollama"] == [True]
+
+
+async def test_a_users_inline_password_is_switched_off_and_on(office: Office) -> None:
+    """`users inline-auth`: shown with the user, recorded."""
+    await office.done("users", "add", "bea@example.org")
+    assert (await office.json("users", "show", "bea@example.org"))["user"]["inline_auth"] is True
+    assert "counts no more" in (await office.done("users", "inline-auth", "bea@example.org", "off")).stderr
+    assert "counts no more" in (await office.done("users", "show", "bea@example.org")).stdout
+    assert (await office.json("users", "inline-auth", "bea@example.org", "on"))["inline_auth"] is True
+    recorded = [row for row in office.recorded() if row["verb"] == "users inline-auth"]
+    assert [row["new"] for row in recorded] == [{"inline_auth": False}, {"inline_auth": True}]
+    assert (await office.cli("users", "inline-auth", "bea@example.org", "perhaps")).exit_code == 2
+
+
+TOKENS_JSON = """{
+  "user1": "token_for_user1",
+  "user2": "token_for_user2",
+  "user3": "token_for_user3"
+}
+"""
+
+
+async def test_the_tokens_of_another_gateway_are_brought_in(office: Office, tmp_path: Path) -> None:
+    """Rows 28 and 36: tokens.json and .env as the seeds have them; the tokens work, are weak, and are nowhere kept."""
+    tokens, env = tmp_path / "tokens.json", tmp_path / ".env"
+    tokens.write_text("\ufeff" + TOKENS_JSON, encoding="utf-8")
+    env.write_text("# the gateway\nOLLAMA_BASE_URL=http://localhost:11434\nx_api_key=your_secret_api_key\n")
+    done = await office.done("import", str(tokens))
+    assert "user1@localhost" in done.stdout and "imported" in done.stdout
+    assert done.stderr.count("is weak") == 3
+    assert "delete it" in done.stderr
+    rows = await office.json("import", str(tokens), "--domain", "localhost")
+    assert [row["state"] for row in rows] == ["known"] * 3
+    (row,) = await office.json("import", str(env), "--user", "ana@example.org")
+    assert (row["name"], row["user"], row["state"], row["new_user"]) == (
+        "ana@example.org",
+        "ana@example.org",
+        "imported",
+        False,
+    )
+    gate = office.gate
+    for header in (gate.bearer("token_for_user2"), {"x_api_key": "your_secret_api_key"}):
+        assert (await gate.http.get(gate.url + "/api/tags", headers=header)).status_code == 200
+    kept = b"".join(file.read_bytes() for file in gate.data.rglob("*") if file.is_file())
+    assert b"token_for_user" not in kept and b"your_secret_api_key" not in kept
+
+
+NO_SUCH_FILES = {
+    '{"user1": ""}': "empty",
+    '{"user1": "a", "user1": "b"}': "twice",
+    '{"user1": {"token": "a"}}': "not a text",
+    "{": "not JSON",
+    "x_api_key=\n": "empty",
+    "x_api_key=''\n": "empty",
+    "x_api_key=a\nX_API_KEY=b\n": "several",
+    "OTHER=1\n": "neither",
+}
+
+
+async def test_a_file_that_is_no_such_file_is_refused(office: Office, tmp_path: Path) -> None:
+    """An empty key is refused; exit 1, in words, nothing changed."""
+    file = tmp_path / "file"
+    for text, words in NO_SUCH_FILES.items():
+        file.write_text(text)
+        result = await office.cli("import", str(file))
+        assert (result.exit_code, words in result.output) == (1, True), result.output
+    assert {row["user"] for row in await office.json("keys", "list")} == {"ana@example.org"}
+
+
+def test_an_environment_file_is_read_as_dotenv_reads_it() -> None:
+    """Quotes, comments, `export`, spaces."""
+    for line in ("x_api_key=a b", "export X_API_KEY = 'a b'", 'x_api_key="a b" # theirs', "API_KEY=a b # theirs"):
+        assert [found.token for found in read_tokens(line, ".env")] == ["a b"]
+
+
 async def test_a_key_for_prometheus_needs_no_label(office: Office) -> None:
     """`--metrics` says what it is for; any other key must say so, or it is wrong usage."""
     issued = await office.json("keys", "issue", "ana@example.org", "--metrics")
     (row,) = [row for row in await office.json("keys", "list") if row["id"] == issued["id"]]
     assert (row["label"], row["purpose"]) == ("metrics", "metrics")
-    assert "in_path" not in row
+    assert row["in_path"] is False
     result = await office.cli("keys", "issue", "ana@example.org")
     assert result.exit_code == 2
     assert "--label" in result.stderr
-    result = await office.cli("keys", "issue", "ana@example.org", "--label", "x", "--in-path")
-    assert result.exit_code == 2
 
 
 @pytest.mark.parametrize(

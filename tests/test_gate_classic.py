@@ -6,10 +6,12 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.rigs.gatehouse import MODEL, QUESTION, Gatehouse, RawClient, gatehouse
+from daemon.web.classic import DEPRECATED, LARGEST_INLINE
+from tests.rigs.gatehouse import ADMIN, MODEL, QUESTION, Gatehouse, RawClient, gatehouse
 from tests.rigs.scripted_upstream import ScriptedUpstream
 from tests.rigs.until import until
 from tests.rigs.upstream_behaviours import close_after, error, stall_after
@@ -280,3 +282,189 @@ async def test_chat_by_bearer_streams_and_its_one_answer_has_response(gate: Gate
     assert "response" not in (await gate.chat()).json()
     streamed = await gate.post("/chat", QUESTION)
     assert json.loads(streamed.text.splitlines()[-1])["done"] is True
+
+
+# --- POST /chat with a password in the body (row 58) ---
+
+PASSWORD = "a good password"
+EMAIL = "user@company.com"
+
+
+async def person(gate: Gatehouse, email: str = EMAIL, password: str = PASSWORD) -> int:
+    """Somebody with a password of their own; the user's id."""
+    user, one_time = await gate.house.directory.add_user(ADMIN, email)
+    await gate.house.accounts.change_password(email, str(one_time), password, "127.0.0.1")
+    return user.id
+
+
+def inline(password: str = PASSWORD, username: str = EMAIL) -> dict[str, Any]:
+    """The body's credential, as the seed writes it."""
+    return {"auth": {"username": username, "password": password}}
+
+
+async def test_a_password_in_the_body_gets_one_answer(gate: Gatehouse) -> None:
+    """Rows 58 and 59, C2: Ollama's object plus `response`, whatever it says of streaming; the model may be absent."""
+    await person(gate)
+    asked = {"messages": [{"role": "user", "content": "Explain MQTT"}]}
+    for more in ({}, {"stream": True}, {"model": MODEL}):
+        answer = await gate.http.post(gate.url + "/chat", json=inline() | asked | more)
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].startswith("application/json")
+        assert answer.headers["deprecation"] == DEPRECATED
+        document = answer.json()
+        assert document["response"] == document["message"]["content"] == "Why not?"
+        assert (document["model"], document["done"]) == (MODEL, True)
+        assert "auth" not in gate.upstream.inference[-1].document
+    record = await gate.audit(answer.headers["x-request-id"])
+    assert (record.user, record.key, record.prompt, record.state) == (EMAIL, None, "Explain MQTT", "ok")
+    assert "auth" not in record.messages
+    kept = b"".join(file.read_bytes() for file in gate.data.rglob("*") if file.is_file())
+    assert PASSWORD.encode() not in kept
+
+
+async def test_a_wrong_password_in_the_body_is_refused_as_at_the_login(gate: Gatehouse) -> None:
+    """P2: the same status and words, whoever it is for; nothing reaches the upstream; five are throttled (P3)."""
+    await person(gate)
+    login = await gate.http.post(gate.url + "/auth/login", json={"email": EMAIL, "password": "wrong one"})
+    said = set()
+    for username in (EMAIL, "nobody@example.org", "ana@example.org", "no address"):
+        answer = await gate.http.post(gate.url + "/chat", json=QUESTION | inline("wrong one", username))
+        said.add((answer.status_code, answer.content, answer.headers.get("www-authenticate")))
+        assert answer.headers["deprecation"]
+    assert said == {(401, login.content, login.headers["www-authenticate"])}
+    answer = await gate.http.post(gate.url + "/chat", json=QUESTION | inline("another", EMAIL))
+    assert answer.status_code == 429
+    assert int(answer.headers["retry-after"]) > 0
+    assert gate.upstream.inference == []
+
+
+async def test_two_credentials_on_a_chat_are_refused(gate: Gatehouse) -> None:
+    """400: one in a header (or in the path), one in the body; which should count would be a guess."""
+    await person(gate)
+    for headers in (gate.bearer(), by_key(gate), by_key(gate, "x_api_key")):
+        answer = await gate.http.post(gate.url + "/chat", json=QUESTION | inline(), headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (400, "several_credentials")
+    assert gate.upstream.inference == []
+
+
+async def test_an_auth_that_is_none_is_refused_in_words(gate: Gatehouse) -> None:
+    """400 for what is no name and password, 401 where nothing is said; large bodies of strangers are not read."""
+    for auth in ("x", {"username": "x"}, {"username": 1, "password": "y"}, {"username": "x", "password": "y" * 2000}):
+        answer = await gate.http.post(gate.url + "/chat", json=QUESTION | {"auth": auth})
+        assert answer.status_code == 400 and "auth" in answer.json()["error"]
+    for auth in (None, ...):
+        answer = await gate.http.post(gate.url + "/chat", json=QUESTION | ({} if auth is ... else {"auth": auth}))
+        assert (answer.status_code, answer.json()["detail"]) == (401, "no credential")
+    large = b'{"auth":{},"messages":[{"content":"' + b"x" * (LARGEST_INLINE + 1) + b'"}]}'
+    assert (await gate.http.post(gate.url + "/chat", content=large)).status_code == 413
+
+
+async def test_an_image_with_a_password_beside_it_is_taken(gate: Gatehouse) -> None:
+    """Row 66's image of 5 MB comes through, though only the body says who sends it."""
+    await person(gate)
+    message = {"role": "user", "content": "What is it?", "images": ["QUFB" * 1_700_000]}
+    answer = await gate.http.post(gate.url + "/chat", json=inline() | {"messages": [message]})
+    assert answer.status_code == 200
+    assert gate.upstream.inference[-1].document["messages"] == [message]
+
+
+async def test_a_new_password_cuts_what_runs_under_the_old_one(gate: Gatehouse) -> None:
+    """J5: an exchange begun with a password is a session: it ends when the password is changed, and within 2 s."""
+    user_id = await person(gate)
+    go = asyncio.Event()
+    gate.upstream.next(stall_after(1, go))
+    asking = asyncio.create_task(gate.http.post(gate.url + "/chat", json=QUESTION | inline()))
+    await until(lambda: gate.upstream.inference)
+    await gate.house.directory.reset_password(ADMIN, user_id)
+    answer = await asyncio.wait_for(asking, 20)
+    assert (answer.status_code, answer.json()["code"]) == (401, "credential_revoked")
+    assert (await gate.records())[0].state == "credential_revoked"
+
+
+async def test_a_user_may_have_it_switched_off(gate: Gatehouse) -> None:
+    """Row 58: per user, at once; the right password is told so, a wrong one no more than before."""
+    user_id = await person(gate)
+    assert (await gate.http.post(gate.url + "/chat", json=QUESTION | inline())).status_code == 200
+    await gate.house.directory.set_inline_auth(ADMIN, user_id, False)
+    answer = await gate.http.post(gate.url + "/chat", json=QUESTION | inline())
+    assert (answer.status_code, answer.json()["code"]) == (403, "inline_auth_off")
+    answer = await gate.http.post(gate.url + "/chat", json=QUESTION | inline("wrong one"))
+    assert (answer.status_code, answer.json()["code"]) == (401, "login_failed")
+    assert "users inline-auth" in (await gate.admin_records())[-1]
+    assert (await gate.http.post(gate.url + "/auth/login", json={"email": EMAIL, "password": PASSWORD})).is_success
+
+
+# --- a key in the path (row 85) ---
+
+
+async def test_a_key_that_may_stands_in_the_path(gate: Gatehouse) -> None:
+    """Every route of Ollama's behind `/k/KEY`; the knock, too. On record is the route alone."""
+    _, key = await gate.member("cli@example.org", in_path=True)
+    base = f"{gate.url}/k/{key}"
+    for path in ("", "/"):
+        assert (await gate.http.head(base + path)).status_code == 200
+    assert (await gate.http.get(base + "/")).text == "Ollama is running"
+    for path in ("/api/tags", "/api/ps", "/v1/models", "/tags", "/api/version"):
+        assert (await gate.http.get(base + path)).status_code == 200
+    assert (await gate.http.post(base + "/api/show", json={"model": MODEL})).status_code == 200
+    for path, body in (
+        ("/api/chat", QUESTION),
+        ("/api/generate", {"model": MODEL, "prompt": "Why?"}),
+        ("/api/embed", {"model": MODEL, "input": "Why?"}),
+        ("/v1/chat/completions", QUESTION),
+        ("/generate", {"prompt": "Why?"}),
+        (f"/generate/{MODEL}", {"prompt": "Why?"}),
+        ("/request", ASKED),
+    ):
+        answer = await gate.http.post(base + path, json=body)
+        assert answer.status_code == 200, path
+        record = (await gate.records())[0]
+        assert (record.user, record.route) == ("cli@example.org", path.replace(MODEL, "{model}"))
+    assert (await gate.http.get(base + "/nothing/here")).status_code == 404
+    assert (await gate.http.post(base + "/api/pull", json={"model": "x"})).status_code == 403
+
+
+async def test_a_key_that_may_not_stand_in_the_path_is_refused(gate: Gatehouse) -> None:
+    """Opt-in, per key; what is no key, or somebody's token, opens nothing there either."""
+    answer = await gate.http.get(f"{gate.url}/k/{gate.key}/api/tags")
+    assert (answer.status_code, answer.json()["code"]) == (403, "not_in_path")
+    for text in ("", "x", "glk_a_b", gate.key + "x", "a.b.c", "admin"):
+        for method, path in (("GET", "/api/tags"), ("POST", "/api/chat"), ("POST", "/chat"), ("GET", "/metrics")):
+            answer = await gate.http.request(method, f"{gate.url}/k/{text}{path}", json=QUESTION)
+            assert answer.status_code == 401, (method, path, text)
+    assert gate.upstream.inference == []
+
+
+async def test_a_key_in_the_path_counts_as_one_credential(gate: Gatehouse) -> None:
+    """The same in a header is one, another is two; and no header can put a key where the path's is kept."""
+    _, key = await gate.member("cli@example.org", in_path=True)
+    path = f"{gate.url}/k/{key}/api/tags"
+    assert (await gate.http.get(path, headers=by_key(gate, key=key))).status_code == 200
+    assert (await gate.http.get(path, headers=gate.bearer())).status_code == 400
+    assert (await gate.http.post(f"{gate.url}/k/{key}/chat", json=QUESTION | inline())).status_code == 400
+    assert (await gate.http.get(f"{gate.url}/k/{key}/k/{key}/api/tags")).status_code == 404
+    client = await RawClient.connect(gate.port)
+    await client.send(b"GET /api/tags HTTP/1.1\r\nHost: gate\r\n/k/: %b\r\n\r\n" % key.encode())
+    assert (await client.read_head()).startswith(b"HTTP/1.1 400")
+    client.close()
+
+
+async def test_a_key_in_the_path_is_never_logged(gate: Gatehouse, caplog: pytest.LogCaptureFixture) -> None:
+    """Not where it works, not where it is refused, not where the gateway fails over it."""
+    caplog.set_level(0)
+    _, key = await gate.member("cli@example.org", in_path=True)
+    _, other = await gate.member("joe@example.org")
+    for text in (key, other, other + "x"):
+        for method, path in (("POST", "/api/chat"), ("GET", "/api/tags"), ("GET", "/nothing"), ("PUT", "/api/tags")):
+            await gate.http.request(method, f"{gate.url}/k/{text}{path}", json=QUESTION)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gate.house.registry, "tags", None)
+        patch.setattr(gate.house.gate, "serve", None)
+        assert (await gate.http.get(f"{gate.url}/k/{key}/api/tags")).status_code == 500
+        assert (await gate.http.post(f"{gate.url}/k/{key}/api/chat", json=QUESTION)).status_code == 500
+    assert "failed" in caplog.text
+    logged = "".join(
+        f"{record.getMessage()} {vars(record)}" for record in caplog.records if not record.name.startswith("http")
+    )
+    for text in (key, other):
+        assert text.rpartition("_")[2] not in logged

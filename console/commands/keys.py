@@ -44,7 +44,7 @@ def key_cells(row: KeyRow) -> list[object]:
         row.id,
         row.user,
         row.label,
-        row.purpose,
+        row.purpose + (", in path" if row.in_path else ""),
         moment(row.expires),
         moment(row.last_used),
         row.last_address,
@@ -81,6 +81,7 @@ def list_keys(session: Session, user: str | None, everything: bool, as_json: boo
 @click.option("--model", "models", multiple=True, metavar="PATTERN", help="Only models like this; may be repeated.")
 @click.option("--address", "addresses", multiple=True, metavar="CIDR", help="Only from there; may be repeated.")
 @click.option("--metrics", is_flag=True, help="For /metrics, and good for nothing else.")
+@click.option("--in-path", is_flag=True, help="It may stand in the path, /k/KEY/…, where a client sends no header.")
 @json_option
 @pass_session
 def issue(
@@ -92,6 +93,7 @@ def issue(
     models: tuple[str, ...],
     addresses: tuple[str, ...],
     metrics: bool,
+    in_path: bool,
     as_json: bool,
 ) -> None:
     """Issue an API key to a user; it is printed this once."""
@@ -106,6 +108,7 @@ def issue(
         models=list(models),
         addresses=list(addresses),
         metrics=metrics,
+        in_path=in_path,
     )
     answer = session.client.ask(protocol.KEYS_ISSUE, request)
     if as_json:
@@ -113,6 +116,8 @@ def issue(
         return
     click.echo(fields([("id", answer.id), ("key", answer.key)]), nl=False)
     say("the key is shown this once: put it where it is used")
+    if in_path:
+        say(f"for the ollama command line: OLLAMA_HOST=http://GATEWAY:7000/k/{answer.key}")
 
 
 @keys.command()

@@ -18,6 +18,7 @@ from common.protocol import (
     UsersAdd,
     UsersApprove,
     UsersDiscard,
+    UsersInlineAuth,
     UsersList,
     UsersNotes,
     UsersRole,
@@ -186,6 +187,17 @@ def notes(session: Session, email: str, text: str, as_json: bool) -> None:
     _print_changed(session.client.ask(protocol.USERS_NOTES, UsersNotes(email, text)), "noted", as_json)
 
 
+@users.command(name="inline-auth")
+@email
+@click.argument("state", metavar="on|off", type=click.Choice(["on", "off"]))
+@json_option
+@pass_session
+def inline_auth(session: Session, email: str, state: str, as_json: bool) -> None:
+    """Let a user's password count in the body of POST /chat, or no more; keys and logins go on."""
+    answer = session.client.ask(protocol.USERS_INLINE_AUTH, UsersInlineAuth(email, state == "on"))
+    _print_changed(answer, f"a password in the body {'counts' if answer.inline_auth else 'counts no more'}", as_json)
+
+
 @users.command()
 @email
 @yes_option
@@ -252,6 +264,10 @@ def _print_detail(answer: UserDetail) -> None:
         ("email", row.email),
         ("status", row.status + (", must set a new password" if row.must_change_password else "")),
         ("role", "service" if row.service else row.role),
+        (
+            "password in the body",
+            "" if row.service else "counts at POST /chat" if row.inline_auth else "counts no more",
+        ),
         ("id", row.id),
         ("code", row.code),
         ("registered from", row.address),

@@ -46,6 +46,7 @@ class Book:
         """Empty; `load` gives one with what the store has."""
         self.users: dict[int, User] = {}
         self.keys: dict[str, Key] = {}
+        self.imported: dict[bytes, str] = {}  # digest of a token that another gateway issued -> key
         self.registrations: dict[str, Registration] = {}  # by code, oldest first
         self.listeners: list[Callable[[Change | Cut], None]] = []
         self._database = database
@@ -73,6 +74,7 @@ class Book:
         book.users = {user.id: user for user in users}
         book._ids = {user.email: user.id for user in users}
         book.keys = {key.id: key for key in keys}
+        book.imported = {key.imported_hash: key.id for key in keys if key.imported_hash is not None}
         book.registrations = {entry.code: entry for entry in registrations}
         return book
 
@@ -182,12 +184,16 @@ class Book:
     def _remove_user(self, user: User) -> None:
         for key in self.keys_of(user.id):
             del self.keys[key.id]
+            if key.imported_hash is not None:
+                del self.imported[key.imported_hash]
             self.tell(Change("key", key.id, None))
         del self.users[user.id], self._ids[user.email]
         self.tell(Change("user", str(user.id), None))
 
     def _put_key(self, key: Key) -> None:
         self.keys[key.id] = key
+        if key.imported_hash is not None:
+            self.imported[key.imported_hash] = key.id
         self.tell(Change("key", key.id, key))
 
     def _remove_registrations(self, email: str) -> None:

@@ -14,7 +14,7 @@ from common.errors import Conflict, Unavailable
 from daemon.access.actor import DAEMON, Actor
 from daemon.access.book import canonical_email, one_change
 from daemon.access.events import Change, Cut
-from daemon.access.key_changes import KeyChanges
+from daemon.access.imports import Imports
 from daemon.access.keys import written
 from daemon.access.user_changes import UserChanges
 from daemon.store import keys as key_rows
@@ -29,7 +29,7 @@ __all__ = ["Change", "Cut", "Directory", "Key", "Registration", "User", "canonic
 _CODE_ALPHABET = "23456789ABCDEFGHJKMNPQRSTUVWXYZ"  # without what is mistaken on the telephone
 
 
-class Directory(UserChanges, KeyChanges):
+class Directory(UserChanges, Imports):
     """Users and keys in memory; each change durable, audited and told to the listeners before it returns."""
 
     @one_change

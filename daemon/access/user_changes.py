@@ -25,6 +25,7 @@ from daemon.store.users import Role, User
 
 ONE_TIME_LIFETIME_US = 24 * 3600 * MICROSECONDS
 LONGEST_NOTES = 2000
+_VISIBLE = frozenset({"status", "role", "notes", "inline_auth"})  # columns whose change the audit tells
 
 
 class UserChanges(Book):
@@ -169,6 +170,14 @@ class UserChanges(Book):
         return user if user.notes == notes else await self._change(actor, "users notes", user, notes=notes)
 
     @one_change
+    async def set_inline_auth(self, actor: Actor, user_id: int, allowed: bool, version: int | None = None) -> User:
+        """Whether the user's password counts in the body of `POST /chat`; acts on the next one."""
+        user = self._user(user_id, version)
+        if user.inline_auth == allowed:
+            return user
+        return await self._change(actor, "users inline-auth", user, inline_auth=allowed)
+
+    @one_change
     async def delete_user(self, actor: Actor, user_id: int, version: int | None = None) -> User:
         """Erase the user's credentials and bodies; a tombstone and the chain's skeleton stay. Returns who it was.
 
@@ -206,7 +215,7 @@ class UserChanges(Book):
         self, actor: Actor, verb: str, user: User, *, ends_sessions: bool = False, **columns: Any
     ) -> User:
         now_us = self._clock.wall()
-        visible = {name: value for name, value in columns.items() if name in {"status", "role", "notes"}}
+        visible = {name: value for name, value in columns.items() if name in _VISIBLE}
         detail = {"old": {name: getattr(user, name) for name in visible}, "new": visible} if visible else {}
         if ends_sessions:
             columns["epoch"] = user.epoch + 1

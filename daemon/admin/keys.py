@@ -5,7 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from common.errors import BadRequest
-from common.protocol import IssuedKey, KeyRow, KeysIssue, KeysList, KeysRotate, KeyTarget, RotatedKey
+from common.protocol import (
+    ImportedKey,
+    IssuedKey,
+    KeyRow,
+    KeysImport,
+    KeysIssue,
+    KeysList,
+    KeysRotate,
+    KeyTarget,
+    RotatedKey,
+)
 from common.times import iso_or_none
 from daemon.access.actor import Actor
 from daemon.admin.rows import key_row
@@ -41,6 +51,7 @@ async def issue(house: House, actor: Actor, request: KeysIssue) -> IssuedKey:
         models=request.models,
         addresses=request.addresses,
         metrics=request.metrics,
+        in_path=request.in_path,
     )
     return IssuedKey(id=key.id, key=written)
 
@@ -55,3 +66,20 @@ async def rotate(house: House, actor: Actor, request: KeysRotate) -> RotatedKey:
 async def revoke(house: House, actor: Actor, request: KeyTarget) -> KeyRow:
     """End the key for good."""
     return key_row(house, await house.directory.revoke_key(actor, request.id, request.version))
+
+
+async def import_tokens(house: House, actor: Actor, request: KeysImport) -> list[ImportedKey]:
+    """Another gateway's tokens as keys, under the users that they were for."""
+    found = [(each.name, each.token) for each in request.tokens]
+    imported = await house.directory.import_tokens(actor, found, source=request.source, domain=request.domain)
+    return [
+        ImportedKey(
+            name=each.name,
+            user=each.user.email,
+            id=each.key.id,
+            state=each.state,
+            new_user=each.new_user,
+            weak=each.weak,
+        )
+        for each in imported
+    ]

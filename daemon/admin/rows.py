@@ -50,6 +50,7 @@ def user_row(house: House, user: User) -> UserRow:
         keys=sum(key.is_live(now_us) for key in house.directory.keys_of(user.id)),
         notes=user.notes,
         version=user.version,
+        inline_auth=user.inline_auth,
     )
 
 
@@ -92,6 +93,8 @@ def key_row(house: House, key: Key) -> KeyRow:
         last_used=iso_or_none(key.last_used_us),
         last_address=key.last_address or None,
         version=key.version,
+        in_path=key.in_path,
+        imported=key.imported_hash is not None,
     )
 
 

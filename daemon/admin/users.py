@@ -14,6 +14,7 @@ from common.protocol import (
     UsersAdd,
     UsersApprove,
     UsersDiscard,
+    UsersInlineAuth,
     UsersList,
     UsersNotes,
     UsersRole,
@@ -103,6 +104,12 @@ async def set_notes(house: House, actor: Actor, request: UsersNotes) -> UserRow:
     """What administrators want to remember."""
     user = house.directory.user_named(request.user)
     return user_row(house, await house.directory.set_notes(actor, user.id, request.notes, request.version))
+
+
+async def set_inline_auth(house: House, actor: Actor, request: UsersInlineAuth) -> UserRow:
+    """Whether a password in the body of `POST /chat` counts for the user."""
+    user = house.directory.user_named(request.user)
+    return user_row(house, await house.directory.set_inline_auth(actor, user.id, request.allowed, request.version))
 
 
 async def delete(house: House, actor: Actor, request: UserTarget) -> UserDeleted:

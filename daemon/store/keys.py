@@ -34,6 +34,7 @@ class Key:
     version: int
     secret_hash: bytes = field(repr=False)
     previous_hash: bytes | None = field(repr=False)
+    imported_hash: bytes | None = field(default=None, repr=False)  # of the secret that another gateway issued, for good
 
     def is_live(self, now_us: int) -> bool:
         """Neither revoked nor expired. (Whether its user is active is another question.)"""
@@ -47,7 +48,7 @@ class Key:
 
 _COLUMNS = (
     "id, user_id, label, purpose, models, addresses, in_path, created_us, expires_us, revoked_us, previous_until_us,"
-    " last_used_us, last_address, version, secret_hash, previous_hash"
+    " last_used_us, last_address, version, secret_hash, previous_hash, imported_hash"
 )
 
 
@@ -59,7 +60,7 @@ def load(conn: sqlite3.Connection) -> list[Key]:
 def add(conn: sqlite3.Connection, key: Key) -> None:
     """Store a new key."""
     conn.execute(
-        f"INSERT INTO keys ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        f"INSERT INTO keys ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             key.id,
             key.user_id,
@@ -77,6 +78,7 @@ def add(conn: sqlite3.Connection, key: Key) -> None:
             key.version,
             key.secret_hash,
             key.previous_hash,
+            key.imported_hash,
         ),
     )
 
