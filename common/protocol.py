@@ -166,6 +166,7 @@ class UserRow(Message):
     notes: str
     version: int
     inline_auth: bool = True  # a password in the body of POST /chat counts
+    cloud: bool = False  # may use what is outside of the LAN
 
 
 class UserTarget(Request):
@@ -249,6 +250,14 @@ class UsersNotes(Request):
 
 class UsersInlineAuth(Request):
     """`users inline-auth EMAIL on|off`: whether a password in the body of `POST /chat` counts."""
+
+    user: str
+    allowed: bool
+    version: int | None = None
+
+
+class UsersCloud(Request):
+    """`users cloud EMAIL on|off`."""
 
     user: str
     allowed: bool
@@ -574,12 +583,26 @@ class UpstreamRow(Message):
     last_error: str | None = None  # how it failed last, though it may answer again
     loaded: int | None = None  # models in its memory, as it last told; None: it was not asked, or does not tell
     vram: int | None = None  # bytes that they take on the GPU
+    cloud: bool = False  # outside of the LAN: asked nothing unless `enabled`
+    enabled: bool = False  # whether what leaves the LAN there may be used by users who may
+    has_key: bool = False  # whether it is shown a key
+    resting: list[str] = []  # models that failed there and are left alone for a while
 
 
 class UpstreamTarget(Request):
     """One upstream by name."""
 
     name: str
+
+
+class UpstreamsKey(Request):
+    """`upstreams key NAME [--clear]`: the secret that the upstream wants to see; None: none any more. Never told."""
+
+    name: str
+    key: str | None
+
+    def __repr__(self) -> str:
+        return f"UpstreamsKey(name={self.name!r})"
 
 
 class ProbeResult(Message):
@@ -816,6 +839,17 @@ class AuditExchange(Message):
     messages: Any  # the whole request
     answer: Any  # the whole answer's message, thinking and tool calls included
     erased: bool  # its bodies were erased
+    tried: list[TriedUpstream] = []  # where it failed before the first byte, before it went to `upstream`
+    cost: str | None = None  # in `currency`, as a decimal number; None: the model has no known price
+    currency: str | None = None
+
+
+class TriedUpstream(Message):
+    """An upstream that failed, so that another one was asked."""
+
+    upstream: str
+    model: str
+    error: str
 
 
 class AuditPosition(Request):
@@ -1167,6 +1201,7 @@ USERS_RESET_PASSWORD = Verb("users/reset-password", UserTarget, OneTimePassword,
 USERS_ROLE = Verb("users/role", UsersRole, UserRow, changes=True)
 USERS_NOTES = Verb("users/notes", UsersNotes, UserRow, changes=True)
 USERS_INLINE_AUTH = Verb("users/inline-auth", UsersInlineAuth, UserRow, changes=True)
+USERS_CLOUD = Verb("users/cloud", UsersCloud, UserRow, changes=True)
 USERS_DELETE = Verb("users/delete", UserTarget, UserDeleted, changes=True)
 
 KEYS_ISSUE = Verb("keys/issue", KeysIssue, IssuedKey, changes=True)
@@ -1192,6 +1227,9 @@ UPSTREAMS_PROBE = Verb("upstreams/probe", UpstreamTarget, ProbeResult)
 UPSTREAMS_SEATS = Verb("upstreams/seats", UpstreamsSeats, UpstreamRow, changes=True)
 UPSTREAMS_DRAIN = Verb("upstreams/drain", UpstreamTarget, UpstreamRow, changes=True)
 UPSTREAMS_UNDRAIN = Verb("upstreams/undrain", UpstreamTarget, UpstreamRow, changes=True)
+UPSTREAMS_ENABLE = Verb("upstreams/enable", UpstreamTarget, UpstreamRow, changes=True)
+UPSTREAMS_DISABLE = Verb("upstreams/disable", UpstreamTarget, UpstreamRow, changes=True)
+UPSTREAMS_KEY = Verb("upstreams/key", UpstreamsKey, UpstreamRow, changes=True)
 
 LIVE = Verb("live", Nothing, list[LiveRow])
 LIVE_ENDED = Verb("live/ended", Nothing, list[EndedRow])

@@ -30,6 +30,7 @@ from daemon.access.directory import Change, Cut, Directory
 from daemon.access.identity import Access, Caller
 from daemon.access.passwords import PasswordPool
 from daemon.access.sessions import Sessions
+from daemon.admin.cloud import keys_in_files, recall_cloud
 from daemon.admin.lock import hold_lock
 from daemon.admin.server import AdminServer
 from daemon.admin.upstreams import recall
@@ -47,7 +48,9 @@ from daemon.hub import Hub
 from daemon.jobs.jobs import Jobs
 from daemon.jobs.keeping import Keeping
 from daemon.metrics import Metrics
+from daemon.providers.prices import Prices
 from daemon.providers.registry import Registry
+from daemon.providers.sealing import Seal
 from daemon.readiness import Readiness
 from daemon.relay import Gate, Visit
 from daemon.reload import pairs, reload
@@ -264,9 +267,12 @@ async def _furnished(
         clock=clock,
         default=config.models.default,
         keys=chosen.keys,
+        aliases=config.aliases,
     )
     stack.push_async_callback(registry.close)
     await recall(registry, database, chosen.upstreams)
+    seal = Seal.load_or_create(secrets / "providers.key")
+    await recall_cloud(registry, database, seal, chosen.upstreams, keys_in_files(config.upstreams))
     gate = Gate(
         clock=clock,
         deadlines=config.deadlines,
@@ -274,6 +280,7 @@ async def _furnished(
         admission=admission,
         registry=registry,
         still_counts=access.still_counts,
+        prices=Prices.of(config),
     )
     house = House(
         config=config,
@@ -290,6 +297,7 @@ async def _furnished(
         limits=limits,
         admission=admission,
         registry=registry,
+        seal=seal,
         gate=gate,
         hub=Hub(version=version()),
         metrics=Metrics(),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import ssl
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -66,9 +67,17 @@ class UpstreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """One inference server behind the gate."""
 
     name: Name  # how it is called in the console and the audit
-    kind: Literal["ollama", "openai"] = "ollama"  # the dialect it speaks
+    kind: Literal["ollama", "openai", "anthropic"] = "ollama"  # the dialect it speaks
     url: str  # http:// or https:// address; a path in it is put before each request's
     seats: Count = 1  # how many requests it runs at once
+    cloud: bool | None = None  # whether it is outside of this network; unset: told from its address
+    key_file: str = ""  # file with the key it wants; a name without a path: of systemd's LoadCredential
+    authority: str = ""  # PEM file of the authority that vouches for its certificate; empty: the system's
+
+    @property
+    def is_cloud(self) -> bool:
+        """Whether what is sent to it leaves the LAN."""
+        return is_outside(urlsplit(self.url).hostname or "") if self.cloud is None else self.cloud
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -82,10 +91,18 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     concurrency: Count | None = None  # requests running at once; further ones wait
 
 
+class Alias(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A name for a model, with what stands in where that cannot be had."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=128)]  # what clients ask for
+    models: tuple[str, ...]  # what they get: the first that can be had, as `model` or `upstream/model`
+
+
 class Models(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Model names."""
+    """Model names and prices."""
 
     default: str = ""  # used where a request names none; else the only or first installed chat model
+    prices: str = ""  # TOML file of what models cost; empty: DATA/prices.toml, else the one that ships
 
 
 class Queue(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -157,6 +174,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     listen: tuple[Listen, ...] = ()
     storage: Storage = Storage()
     upstreams: tuple[UpstreamConfig, ...] = ()
+    aliases: tuple[Alias, ...] = ()
     limits: Limits = Limits()
     models: Models = Models()
     queue: Queue = Queue()
@@ -192,7 +210,13 @@ ON_RELOAD = frozenset(
         "upstreams[].kind",
         "upstreams[].url",
         "upstreams[].seats",
+        "upstreams[].cloud",
+        "upstreams[].key_file",
+        "upstreams[].authority",
+        "aliases[].name",
+        "aliases[].models",
         "models.default",
+        "models.prices",
         "queue.size",
         "queue.per_user",
         "queue.longest_wait",
@@ -310,6 +334,8 @@ def _replaceable(name: str, before: tuple[Any, ...], after: tuple[Any, ...]) -> 
     if name == "upstreams":
         # Without any the daemon chose one at its start, perhaps an engine of its own, which it goes on with.
         return bool(before) and bool(after)
+    if name == "aliases":
+        return True
     if name == "listen":
         return [(each.host, each.port, bool(each.certificate)) for each in before] == [
             (each.host, each.port, bool(each.certificate)) for each in after
@@ -469,7 +495,7 @@ def _allowed(key: str) -> str:
 def _described(kind: Any) -> str:
     options = [entry for entry in get_args(kind) if entry is not type(None)]
     if type(None) in get_args(kind):
-        return f'{_described(options[0])}, or "unlimited"'
+        return _described(options[0]) + ("" if options[0] is bool else ', or "unlimited"')
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(get_args(kind))
     if get_origin(kind) is tuple:
@@ -499,6 +525,21 @@ def _check_whole(config: Config, origin: dict[str, str]) -> None:
             raise StartError(
                 f"{origin.get('upstreams', 'the configuration')}: upstreams[{index}].url = {upstream.url!r}: {problem}"
             )
+        if upstream.authority:
+            try:
+                ssl.create_default_context(cafile=upstream.authority)
+            except OSError as error:  # ssl.SSLError is one
+                why = getattr(error, "reason", None) or error.strerror or str(error)
+                raise wrong("upstreams", upstream.authority, f"cannot be used as an authority: {why}") from error
+    aliases = [alias.name for alias in config.aliases]
+    for alias in config.aliases:
+        if aliases.count(alias.name) > 1:
+            raise wrong("aliases", alias.name, "two aliases have this name; names must differ")
+        if not alias.models:
+            raise wrong("aliases", alias.name, "names no model")
+        for model in alias.models:
+            if model in aliases and model != alias.name:
+                raise wrong("aliases", alias.name, f"stands for the alias {model!r}; name a model")
     for key, host in (
         ("server.host", config.server.host),
         *((f"listen[{i}].host", entry.host) for i, entry in enumerate(config.listen)),
@@ -540,6 +581,23 @@ def url_problem(url: str) -> str:
     if parts.username or parts.password or parts.query or parts.fragment:
         return "must hold neither credentials nor a query"
     return ""
+
+
+# Names that are of a local network by themselves (RFC 6762, 8375, and what is common).
+_LOCAL_NAMES = ("local", "localhost", "lan", "internal", "intranet", "home", "corp", "private", "localdomain", "arpa")
+
+
+def is_outside(host: str) -> bool:
+    """Whether `host` looks as if it were outside of the LAN: a public address, or a full name of no local kind.
+
+    A guess on the safe side, made without asking anybody; `upstreams[].cloud` says otherwise.
+    """
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        name = host.rstrip(".").casefold()
+        return "." in name and name.rpartition(".")[2] not in _LOCAL_NAMES
+    return address.is_global
 
 
 def _ollama_url(text: str) -> str:

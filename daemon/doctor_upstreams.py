@@ -25,6 +25,10 @@ TCP_TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 def examine_upstream(upstream: UpstreamConfig, probed: int | None) -> Iterator[Finding]:
     """`probed`: how many requests it really ran at once, where that was ever found out."""
     subject = f"upstream {upstream.name}"
+    if upstream.is_cloud:
+        words = f"{upstream.url} is outside of this network: asked only once it is enabled, and not by the doctor"
+        yield Finding(subject, "note", words, "gatelodge upstreams list says how it is doing")
+        return
     try:
         words = _greeting(upstream)
     except (OSError, http.client.HTTPException, ValueError) as error:
@@ -142,7 +146,7 @@ def _greeting(upstream: UpstreamConfig) -> str:
     parts = urlsplit(upstream.url)
     connection: http.client.HTTPConnection
     if parts.scheme == "https":
-        context = ssl.create_default_context()
+        context = ssl.create_default_context(cafile=upstream.authority or None)
         connection = http.client.HTTPSConnection(parts.hostname or "", parts.port, timeout=PATIENCE, context=context)
     else:
         connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=PATIENCE)
@@ -153,6 +157,8 @@ def _greeting(upstream: UpstreamConfig) -> str:
         body = response.read(1024 * 1024)
     finally:
         connection.close()
+    if response.status == 401:
+        return "it wants a key, which the doctor does not show"
     if response.status != 200:
         raise ValueError(f"{path} gives status {response.status}")
     document = json.loads(body)
@@ -165,4 +171,4 @@ def _greeting(upstream: UpstreamConfig) -> str:
 
 
 def _kind(upstream: UpstreamConfig) -> str:
-    return "Ollama" if upstream.kind == "ollama" else "an OpenAI-compatible server"
+    return {"ollama": "Ollama", "openai": "an OpenAI-compatible server"}.get(upstream.kind, "Anthropic's API")

@@ -13,7 +13,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 
 class EndState(StrEnum):
@@ -64,12 +64,37 @@ def new_request_id() -> str:
     return "".join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])
 
 
+# Ends that cost no money, whatever was delivered (contract, "What is counted").
+FREE_OF_CHARGE = frozenset(
+    {
+        EndState.UPSTREAM_ERROR,
+        EndState.TIMEOUT_CONNECT,
+        EndState.TIMEOUT_FIRST_BYTE,
+        EndState.TIMEOUT_IDLE,
+        EndState.TIMEOUT_TOTAL,
+        EndState.QUEUE_TIMEOUT,
+        EndState.SHUTDOWN,
+        EndState.CRASHED,
+        EndState.CANCELLED_BY_ADMIN,
+        EndState.REFUSED,
+    }
+)
+
+
 @dataclass(slots=True)
 class Usage:
     """Tokens as the upstream counted them; None where it told nothing."""
 
     tokens_in: int | None = None
     tokens_out: int | None = None
+
+
+class Tried(NamedTuple):
+    """An upstream that was asked and failed before the answer's first byte, so that another one was."""
+
+    upstream: str
+    model: str
+    error: str
 
 
 @dataclass(slots=True, eq=False)
@@ -87,7 +112,7 @@ class Exchange:
     route: str  # "/api/chat"
     model_asked: str
     model: str  # the model that serves it
-    upstream: str
+    upstream: str  # its name; with `model`, where it is now: `tried` has where it was before
     stream: bool
     document: dict[str, Any] = field(repr=False)  # the checked request body, secrets removed
     received: int
@@ -99,6 +124,9 @@ class Exchange:
     seq: int = 0  # of its opened record
     sent_upstream: bool = False
     usage: Usage = field(default_factory=Usage)
+    tried: list[Tried] | None = None
+    cost: int | None = None  # millionths of `currency`; None: the model has no known price
+    currency: str = ""
     bytes_out: int = 0
     chunks_out: int = 0
     state: EndState | None = None

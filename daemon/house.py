@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from daemon.jobs.keeping import Keeping
     from daemon.metrics import Metrics
     from daemon.providers.registry import Registry
+    from daemon.providers.sealing import Seal
     from daemon.readiness import Readiness
     from daemon.relay import Gate
     from daemon.store.database import Database
@@ -65,6 +66,7 @@ class House:
     limits: Limits
     admission: Admission
     registry: Registry
+    seal: Seal
     gate: Gate
     hub: Hub
     metrics: Metrics

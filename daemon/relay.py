@@ -8,6 +8,8 @@
     relay    pieces go to the client as they arrive, at the client's pace
     settle   seat freed, limits charged, end recorded; only then does the end of the answer leave
 
+An upstream that fails before the answer's first byte gives way to another one (`failover.py`): one exchange, one end.
+
 Rules: an admitted exchange ends in exactly one state, and the first reason wins (`Exchange.end`). Whoever wants an
 exchange to end (client, administrator, deadline, shutdown) calls `end`, which cancels its task; the `async with`
 blocks unwind and `_settle` is the one clean-up. Nothing here knows HTTP's server side or a dialect's shapes.
@@ -22,7 +24,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
-from common.errors import GatewayError, Unauthenticated, Unavailable
+from common.errors import GatewayError, Unauthenticated, Unavailable, UpstreamFailed
 from daemon.access.identity import Caller, not_for_this_key
 from daemon.audit.journal import Journal
 from daemon.clock import Clock
@@ -30,10 +32,12 @@ from daemon.config import Deadlines
 from daemon.deadlines import Watch
 from daemon.dialects.asks import Ask
 from daemon.dialects.translator import Translator, UpstreamSaid
-from daemon.exchange import STATUS_OF_END, EndState, Exchange
+from daemon.exchange import FREE_OF_CHARGE, STATUS_OF_END, EndState, Exchange
+from daemon.failover import Attempts, retry_after
 from daemon.following import Following
 from daemon.providers.connection import Response
-from daemon.providers.errors import ConnectTimedOut
+from daemon.providers.errors import ConnectTimedOut, Resting
+from daemon.providers.prices import Prices
 from daemon.providers.registry import Registry, Route
 from daemon.store.partials import Progress
 from daemon.traffic.admission import Admission, Subject, Ticket
@@ -78,6 +82,7 @@ class Gate:
         admission: Admission,
         registry: Registry,
         still_counts: Callable[[Caller], bool],
+        prices: Prices,
     ) -> None:
         """`still_counts` tells whether a caller identified a moment ago would still be (`Access.still_counts`)."""
         self._clock = clock
@@ -86,6 +91,7 @@ class Gate:
         self._admission = admission
         self._registry = registry
         self._still_counts = still_counts
+        self.prices = prices
         self._live: dict[str, Exchange] = {}
         self._idle = asyncio.Event()
         self._idle.set()
@@ -141,23 +147,66 @@ class Gate:
         GatewayError before admission; ExchangeFailed after it, when the failure is recorded and the client must be
         told (by status, or in the stream where `client.started`).
         """
-        route = await self._registry.resolve(ask.model)
-        self._permit(caller, ask, route, visit)
-        translator = route.upstream.translator(ask)
-        async with self._admitted(caller, ask, route, translator, visit) as running:
-            async with running.place:
-                self._seated(running.exchange)
-                async with self._opened(running, route) as response:
-                    client.begin(translator.content_type, self._admission.rate_limit_headers(running.ticket))
-                    end = await self._relay(running, response, client)
+        routes = await self._registry.routes(ask.model, cloud=caller.user.cloud)
+        routes = self._permitted(caller, ask, routes, visit)
+        translator = routes[0].upstream.translator(ask)
+        async with self._admitted(caller, ask, routes, translator, visit) as running:
+            while True:
+                try:
+                    async with running.place:
+                        self._seated(running.exchange)
+                        async with self._opened(running, running.attempts.route) as response:
+                            headers = self._admission.rate_limit_headers(running.ticket)
+                            client.begin(running.translator.content_type, headers)
+                            end = await self._relay(running, response, client)
+                    break
+                except UpstreamFailed as failure:
+                    await self._go_on_after(failure, running)
         await client.finish(end)
 
-    def _permit(self, caller: Caller, ask: Ask, route: Route, visit: Visit) -> None:
-        """Refuse a model that the caller's key is not for; what was asked may match as well as what it means."""
-        if caller.may_use(ask.model, route.model):
-            return
-        self._refused(caller, route, visit, "model_not_allowed")
-        raise not_for_this_key(caller, ask.model)
+    def _permitted(self, caller: Caller, ask: Ask, routes: list[Route], visit: Visit) -> list[Route]:
+        """The routes that the caller may take now; a key's pattern may fit what was asked or what it means."""
+        permitted = [
+            route
+            for route in routes
+            if caller.may_use(ask.model, route.model) and (caller.user.cloud or not route.leaves_lan)
+        ]
+        if not permitted:
+            self._refused(caller, routes[0], visit, "model_not_allowed")
+            raise not_for_this_key(caller, ask.model)
+        # Those that rest are the last ones: where the first one does, all do.
+        rests = permitted[0].upstream.rests(permitted[0].model)
+        if rests:
+            self._refused(caller, permitted[0], visit, Resting.code)
+            raise _resting(permitted[0])
+        return permitted
+
+    async def _go_on_after(self, failure: UpstreamFailed, running: Running) -> None:
+        """Make ready to ask once more, another upstream or a moment later; raises `failure` where that is its end."""
+        exchange, attempts = running.exchange, running.attempts
+        running.note(failure)
+        if exchange.state is not None or exchange.bytes_out or running.translator.pieces:
+            raise failure
+        tried = attempts.tried(failure)
+        following = attempts.next(failure, self._admission, running.ticket)
+        if following is None:
+            raise failure
+        log.warning("request %s goes on at %s: %s", exchange.request_id, following.route, failure)
+        exchange.tried = [*(exchange.tried or ()), tried]
+        exchange.seated = exchange.first_byte = None
+        exchange.upstream, exchange.model = following.route.upstream.name, following.route.model
+        running.translator = following.translator
+        if following.wait:
+            self.changed(exchange)
+            await asyncio.sleep(following.wait)
+            try:
+                self._admission.check_room(running.ticket, following.route.upstream.seats)
+            except GatewayError:
+                raise failure from None  # its room was taken meanwhile
+        running.place = following.route.upstream.seats.enter(running.ticket, exchange.request_id)
+        exchange.position = running.place.position
+        exchange.estimated_wait = running.place.estimated_wait
+        self.changed(exchange)
 
     def _refused(self, caller: Caller, route: Route, visit: Visit, reason: str) -> None:
         self._journal.refused(
@@ -172,11 +221,11 @@ class Gate:
 
     @asynccontextmanager
     async def _admitted(
-        self, caller: Caller, ask: Ask, route: Route, translator: Translator, visit: Visit
+        self, caller: Caller, ask: Ask, routes: list[Route], translator: Translator, visit: Visit
     ) -> AsyncIterator[Running]:
         """Admit and record; on the way out settle, whatever happened inside."""
         self.admissible()
-        running = self._admit(caller, ask, route, translator, visit)
+        running = self._admit(caller, ask, routes, translator, visit)
         exchange = running.exchange
         failure: BaseException | None = None
         try:
@@ -201,8 +250,9 @@ class Gate:
         if exchange.state is not EndState.OK:
             raise ExchangeFailed(exchange, running.status(failure), _retry_after(exchange, failure)) from failure
 
-    def _admit(self, caller: Caller, ask: Ask, route: Route, translator: Translator, visit: Visit) -> Running:
+    def _admit(self, caller: Caller, ask: Ask, routes: list[Route], translator: Translator, visit: Visit) -> Running:
         """The synchronous step: all limits and the queue's bounds, or a refusal that costs nothing."""
+        route = routes[0]
         if not self._still_counts(caller):
             # Disabled or revoked between identification and here: the cut of their exchanges did not see this one.
             raise Unauthenticated("the credential was revoked a moment ago", code="credential_revoked")
@@ -240,7 +290,8 @@ class Gate:
             admitted_clock=ticket.admitted_clock,
             task=asyncio.current_task(),
         )
-        running = Running(exchange, translator, ticket, seats.enter(ticket, exchange.request_id))
+        attempts = Attempts(ask, routes)
+        running = Running(exchange, attempts, translator, ticket, seats.enter(ticket, exchange.request_id))
         exchange.position = running.place.position
         exchange.estimated_wait = running.place.estimated_wait
         self._live[exchange.request_id] = exchange
@@ -258,6 +309,9 @@ class Gate:
     async def _opened(self, running: Running, route: Route) -> AsyncIterator[Response]:
         """The upstream's answer to the request, under every deadline; an error answer is raised as UpstreamSaid."""
         exchange, translator = running.exchange, running.translator
+        if not route.upstream.may_ask(route.model):
+            raise _resting(route)
+        running.asked = True
         body = translator.body(route.model)
         watch = running.watch = Watch(exchange, self.deadlines)
         try:
@@ -266,7 +320,9 @@ class Gate:
             ) as response:
                 if response.status != 200:
                     status, message = translator.error_status(response.status, await response.read(64 * 1024))
-                    raise UpstreamSaid(message, status=status)
+                    said = UpstreamSaid(message, status=status, retry_after=retry_after(response.headers))
+                    said.upstream_status = response.status
+                    raise said
                 yield response
         finally:
             watch.stop()
@@ -330,11 +386,22 @@ class Gate:
                 running.answer.append(gathered)
             exchange.usage = running.translator.usage
         exchange.sent_upstream = running.sent
+        running.tell_upstream()
         if running.sent:
             self._admission.spend_tokens(running.ticket, charged_tokens(exchange, running.translator.pieces))
+            self._price(exchange, running.attempts.route)
         else:
             self._admission.give_back(running.ticket)
         return self._journal.closed(exchange, running.answer)
+
+    def _price(self, exchange: Exchange, route: Route) -> None:
+        """What it cost in money, where that is known."""
+        price = self.prices.price_of(route.upstream.name, route.upstream.url, route.model)
+        if price is not None:
+            usage = exchange.usage
+            free = exchange.state in FREE_OF_CHARGE
+            exchange.cost = 0 if free else price.cost(usage.tokens_in, usage.tokens_out)
+            exchange.currency = self.prices.currency
 
     def _settled(self, running: Running) -> None:
         """Its end is in the journal (or could not be recorded): it is gone, and watchers are told."""
@@ -409,6 +476,8 @@ class Running:
 
     __slots__ = (
         "answer",
+        "asked",
+        "attempts",
         "exchange",
         "followers",
         "handed",
@@ -421,8 +490,12 @@ class Running:
         "watch",
     )
 
-    def __init__(self, exchange: Exchange, translator: Translator, ticket: Ticket, place: Place) -> None:
+    def __init__(
+        self, exchange: Exchange, attempts: Attempts, translator: Translator, ticket: Ticket, place: Place
+    ) -> None:
         self.exchange = exchange
+        self.attempts = attempts
+        self.asked = False  # an upstream was asked and not yet told how that went
         self.translator = translator
         self.ticket = ticket
         self.place = place
@@ -433,6 +506,26 @@ class Running:
         self.told: tuple[int, int | None] | None = None  # of its progress, to the store
         self.sent = False
         self.watch: Watch | None = None
+
+    def note(self, failure: UpstreamFailed) -> None:
+        """This attempt failed: the upstream's circuit is told."""
+        if self.asked:
+            self.asked = False
+            self.attempts.note(failure)
+
+    def tell_upstream(self) -> None:
+        """The exchange ended: the upstream's circuit is told, unless it was already."""
+        if not self.asked:
+            return
+        self.asked = False
+        upstream, model = self.attempts.route.upstream, self.attempts.route.model
+        match self.exchange.state:
+            case EndState.OK:
+                upstream.went_well(model)
+            case EndState.TIMEOUT_FIRST_BYTE | EndState.TIMEOUT_IDLE:
+                upstream.went_wrong(model)
+            case _:
+                upstream.told_nothing(model)
 
     def hand_over(self) -> bytes:
         """Take what the store was not given yet, for the store."""
@@ -480,6 +573,14 @@ def charged_tokens(exchange: Exchange, pieces: int) -> int:
     if usage.tokens_in is None and usage.tokens_out is None and exchange.state is not EndState.OK:
         usage.tokens_out = pieces
     return (usage.tokens_in or 0) + (usage.tokens_out or 0)
+
+
+def _resting(route: Route) -> Resting:
+    seconds = route.upstream.rests(route.model)
+    return Resting(
+        f"the upstream {route.upstream.name} failed with {route.model} lately and is left alone for a moment",
+        retry_after=max(1, math.ceil(seconds)),
+    )
 
 
 async def _undisturbed(work: asyncio.Future[None]) -> asyncio.CancelledError | None:

@@ -17,9 +17,11 @@ from functools import partial
 from common.errors import GatewayError, StartError
 from daemon import logs
 from daemon.access.actor import DAEMON
+from daemon.admin.cloud import keys_in_files, recall_cloud
 from daemon.admin.upstreams import recall
 from daemon.config import Config, taken_up
 from daemon.house import House, LastReload
+from daemon.providers.prices import Prices
 from daemon.store.journal import append_admin
 from daemon.web.server import tls_context
 
@@ -40,20 +42,23 @@ async def reload(house: House, read: Callable[[], Config]) -> None:
     try:
         config, changed, waiting = taken_up(house.config, read())
         contexts = [_context(pair) for pair in pairs(config)]
+        prices = Prices.of(config)
+        keys = keys_in_files(config.upstreams)
         await house.database.write(partial(_record, house, changed, waiting))
     except (StartError, GatewayError) as error:
         problem = str(error)
         log.warning("the configuration was not taken up, and everything is as it was: %s", problem)
         house.reloaded = LastReload(at, problem=problem, waiting=house.reloaded.waiting if house.reloaded else ())
         return
-    await _take_up(house, config, contexts)
+    house.gate.prices = prices
+    await _take_up(house, config, contexts, keys)
     house.reloaded = LastReload(at, waiting=tuple(waiting))
     log.info("the configuration was read again: %s", f"changed {', '.join(changed)}" if changed else "nothing changed")
     if waiting:
         log.warning("these keys take effect at the next restart only: %s", ", ".join(waiting))
 
 
-async def _take_up(house: House, config: Config, contexts: list[ssl.SSLContext | None]) -> None:
+async def _take_up(house: House, config: Config, contexts: list[ssl.SSLContext | None], keys: dict[str, str]) -> None:
     """In one step, up to the await: nobody sees half of it."""
     upstreams_changed = config.upstreams != house.config.upstreams
     house.config = config
@@ -66,11 +71,20 @@ async def _take_up(house: House, config: Config, contexts: list[ssl.SSLContext |
         server.ssl_options = context
     logs.set_level(config.log.level)
     registry = house.registry
-    registry.rebound(queue=config.queue, deadlines=config.deadlines, default=config.models.default)
+    registry.rebound(
+        queue=config.queue,
+        deadlines=config.deadlines,
+        default=config.models.default,
+        aliases=config.aliases,
+    )
     if upstreams_changed:
         new = registry.replace(config.upstreams)
         # Seats that an administrator set for one of that name are its again.
         await recall(registry, house.database, tuple(each for each in config.upstreams if each.name in new))
+    if config.upstreams:
+        # Also where nothing changed: a key's file may hold another one now.
+        await recall_cloud(registry, house.database, house.seal, config.upstreams, keys)
+    if upstreams_changed:
         await registry.refresh()
 
 

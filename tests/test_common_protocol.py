@@ -35,7 +35,7 @@ def _example(kind: object) -> object:
         return {}
     if get_origin(kind) is Annotated:
         return 1
-    return {str: "x", int: 1}.get(kind, "user")  # type: ignore[call-overload]
+    return {str: "x", int: 1, bool: True}.get(kind, "user")  # type: ignore[call-overload]
 
 
 TOTALS = Totals(running=1, seats=4, queued=2, oldest_queued=None)

@@ -143,6 +143,7 @@ IN_FORCE: dict[str, tuple[Any, Callable[[House], Any]]] = {
     "server.max_body": (999, lambda house: house.servers[0]._bounds.max_body),
     "storage.min_free": (5, lambda house: house.disk.min_free),
     "models.default": ("m", lambda house: house.registry._default),
+    "models.prices": ("/dev/null", lambda house: str(house.gate.prices.path)),
     "queue.size": (9, lambda house: house.registry.upstreams[0].seats._queue_size),
     "queue.per_user": (8, lambda house: house.registry.upstreams[0].seats._per_user),
     "queue.longest_wait": (7.0, lambda house: house.registry.upstreams[0].seats._longest_wait),

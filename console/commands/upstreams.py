@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import click
 
 from common import protocol
-from common.protocol import Nothing, ProbeResult, UpstreamRow, UpstreamsSeats, UpstreamTarget
-from console.command import Session, completes, json_option, pass_session, print_json, print_table, say
+from common.protocol import Nothing, ProbeResult, UpstreamRow, UpstreamsKey, UpstreamsSeats, UpstreamTarget
+from console.command import Failed, Session, completes, json_option, pass_session, print_json, print_table, say
 from console.tables import Column, fields
 
 _COLUMNS = [
@@ -23,6 +23,7 @@ _COLUMNS = [
     Column("SEATS", right=True),
     Column("PROBED", right=True),
     Column("MODELS", right=True),
+    Column("CLOUD"),
     Column("ERROR", flexible=True),
 ]
 
@@ -41,11 +42,19 @@ def upstream_table(rows: Sequence[UpstreamRow]) -> None:
             row.seats,
             "never" if row.probed_seats is None else row.probed_seats,
             row.models,
-            row.error or "",
+            _cloud(row),
+            row.error or (f"rests with {', '.join(row.resting)}" if row.resting else ""),
         ]
         for row in rows
     ]
     print_table(_COLUMNS, cells, empty="no upstreams are configured")
+
+
+def _cloud(row: UpstreamRow) -> str:
+    """Whether it leaves the network, and may."""
+    if row.enabled:
+        return "enabled" if row.has_key or not row.cloud else "no key"
+    return "off" if row.cloud else ""
 
 
 @click.group()
@@ -132,3 +141,56 @@ def seats(session: Session, name: str, number: int, as_json: bool) -> None:
         print_json(row)
     else:
         say(f"{row.name} has {row.seats} seats now")
+
+
+@upstreams.command()
+@_name
+@json_option
+@pass_session
+def enable(session: Session, name: str, as_json: bool) -> None:
+    """Let requests leave this network by an upstream, for users who may (`users cloud`)."""
+    row = session.client.ask(protocol.UPSTREAMS_ENABLE, UpstreamTarget(name))
+    if as_json:
+        print_json(row)
+        return
+    say(f"{row.name} ({row.url}) is enabled: users who may use the cloud see its models there")
+    if row.cloud and not row.has_key:
+        say(f"it is shown no key yet: gatelodge upstreams key {row.name}")
+    if row.error:
+        say(row.error)
+
+
+@upstreams.command()
+@_name
+@json_option
+@pass_session
+def disable(session: Session, name: str, as_json: bool) -> None:
+    """Let nothing more leave this network by an upstream; what runs there goes on."""
+    row = session.client.ask(protocol.UPSTREAMS_DISABLE, UpstreamTarget(name))
+    if as_json:
+        print_json(row)
+    else:
+        say(f"nothing more leaves this network by {row.name}")
+
+
+@upstreams.command()
+@_name
+@click.option("--clear", is_flag=True, help="Forget the key.")
+@json_option
+@pass_session
+def key(session: Session, name: str, clear: bool, as_json: bool) -> None:
+    """Give an upstream the key that it wants to see: typed in, or from standard input. It is never shown again."""
+    secret = None
+    if not clear:
+        # Never an argument: those stand in the list of processes and in the shell's history.
+        terminal = sys.stdin.isatty()
+        secret = click.prompt("Key", hide_input=True, err=True) if terminal else sys.stdin.readline().strip()
+        if not secret:
+            raise Failed("there was no key on standard input; to forget the one that is there: --clear")
+    row = session.client.ask(protocol.UPSTREAMS_KEY, UpstreamsKey(name, secret))
+    if as_json:
+        print_json(row)
+        return
+    say(f"{row.name} is shown the new key" if row.has_key else f"{row.name} is shown no key any more")
+    if row.error:
+        say(row.error)

@@ -17,6 +17,7 @@ from common.protocol import (
     UserRow,
     UsersAdd,
     UsersApprove,
+    UsersCloud,
     UsersDiscard,
     UsersInlineAuth,
     UsersList,
@@ -175,6 +176,17 @@ def role(session: Session, email: str, role: Role, as_json: bool) -> None:
     """Make a user an administrator of the models over HTTP, or an ordinary user again."""
     answer = session.client.ask(protocol.USERS_ROLE, UsersRole(email, role))
     _print_changed(answer, f"now {answer.role}", as_json)
+
+
+@users.command()
+@email
+@click.argument("switch", metavar="on|off", type=click.Choice(["on", "off"]))
+@json_option
+@pass_session
+def cloud(session: Session, email: str, switch: str, as_json: bool) -> None:
+    """Let a user's requests leave this network, to providers that are enabled, or no longer."""
+    answer = session.client.ask(protocol.USERS_CLOUD, UsersCloud(email, allowed=switch == "on"))
+    _print_changed(answer, "may use the cloud" if answer.cloud else "stays on the network", as_json)
 
 
 @users.command()

@@ -25,7 +25,7 @@ from daemon.store.users import Role, User
 
 ONE_TIME_LIFETIME_US = 24 * 3600 * MICROSECONDS
 LONGEST_NOTES = 2000
-_VISIBLE = frozenset({"status", "role", "notes", "inline_auth"})  # columns whose change the audit tells
+_VISIBLE = frozenset({"status", "role", "notes", "inline_auth", "cloud"})  # columns whose change the audit tells
 
 
 class UserChanges(Book):
@@ -176,6 +176,12 @@ class UserChanges(Book):
         if user.inline_auth == allowed:
             return user
         return await self._change(actor, "users inline-auth", user, inline_auth=allowed)
+
+    @one_change
+    async def set_cloud(self, actor: Actor, user_id: int, allowed: bool, version: int | None = None) -> User:
+        """Whether the user's requests may leave the LAN; acts on the next one."""
+        user = self._user(user_id, version)
+        return user if user.cloud == allowed else await self._change(actor, "users cloud", user, cloud=allowed)
 
     @one_change
     async def delete_user(self, actor: Actor, user_id: int, version: int | None = None) -> User:

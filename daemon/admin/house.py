@@ -6,13 +6,14 @@ import os
 import shutil
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from common import paths
 from common.protocol import PROTOCOL_VERSION, DiskState, Finding, Nothing, Reloaded, Status, UserCounts
 from common.times import iso
 from daemon.access.actor import Actor
 from daemon.admin.rows import upstream_row
 from daemon.clock import MICROSECONDS
-from daemon.config import UpstreamConfig
 from daemon.doctor import examine
 
 if TYPE_CHECKING:
@@ -63,15 +64,7 @@ async def status(house: House, _: Actor, __: Nothing) -> Status:
 
 async def doctor(house: House, _: Actor, __: Nothing) -> list[Finding]:
     """What is wrong, and what to do; of the upstreams that this daemon really has."""
-    upstreams = [
-        UpstreamConfig(
-            name=each.name,
-            kind="ollama" if each.kind == "ollama" else "openai",
-            url=each.url,
-            seats=each.seats.size,
-        )
-        for each in house.registry.upstreams
-    ]
+    upstreams = [msgspec.structs.replace(each.config, seats=each.seats.size) for each in house.registry.upstreams]
     return [*_of_the_last_reload(house), *await examine(house.config, upstreams=upstreams)]
 
 

@@ -49,11 +49,12 @@ async def shown(house: House, _: Actor, request: ModelTarget) -> ModelDetail:
 
 async def access(house: House, _: Actor, request: ModelTarget) -> list[ModelAccess]:
     """Who may use a model: active people by login, and the live keys whose patterns let it in."""
-    name = (await _place(house, request))[1]
+    upstream, name = await _place(house, request)
+    leaves_lan = upstream.leaves_lan(name)
     directory, now_us = house.directory, house.clock.wall()
     found: list[ModelAccess] = []
     for user in sorted(directory.users.values(), key=lambda user: user.email):
-        if user.status != "active":
+        if user.status != "active" or (leaves_lan and not user.cloud):
             continue
         if not user.service:
             found.append(ModelAccess(user=user.email, by="login", key=None, label="", pattern=None))
@@ -69,9 +70,9 @@ async def access(house: House, _: Actor, request: ModelTarget) -> list[ModelAcce
 
 async def pull(house: House, actor: Actor, request: ModelTarget) -> AsyncGenerator[PullProgress, None]:
     """Fetch a model, telling each step; leaving ends it at the upstream, too."""
-    if is_remote_name(request.model):
-        raise Forbidden(f"{request.model} runs outside of this network; such models are not served here")
     upstream = _ollama(house, request.upstream)
+    if is_remote_name(request.model) and not upstream.enabled:
+        raise Forbidden(f"{request.model} runs outside of this network: gatelodge upstreams enable {upstream.name}")
     await house.journal.admin(actor, "models pull", f"model:{request.model}", {"upstream": upstream.name})
     last = PullProgress(status="")
     question = msgspec.json.encode({"model": request.model, "stream": True})
@@ -113,7 +114,7 @@ async def _in_time(upstream: Upstream, answer: Awaitable[tuple[int, bytes]]) -> 
 async def _place(house: House, target: ModelTarget) -> tuple[Upstream, str]:
     """The upstream that is meant, and the model's name there."""
     if target.upstream is None:
-        route = await house.registry.resolve(target.model)
+        route = await house.registry.resolve(target.model, cloud=True)
         return route.upstream, route.model
     upstream = house.registry.upstream(target.upstream)
     await house.registry.refresh()

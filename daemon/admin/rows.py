@@ -51,6 +51,7 @@ def user_row(house: House, user: User) -> UserRow:
         notes=user.notes,
         version=user.version,
         inline_auth=user.inline_auth,
+        cloud=user.cloud,
     )
 
 
@@ -211,4 +212,8 @@ def upstream_row(upstream: Upstream) -> UpstreamRow:
         last_error=upstream.error or None,
         loaded=None if loaded is None else len(loaded),
         vram=None if loaded is None else sum(number_of(entry, "size_vram") or 0 for entry in loaded),
+        cloud=upstream.cloud,
+        enabled=upstream.enabled,
+        has_key=upstream.has_key,
+        resting=upstream.resting(),
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from common.errors import UpstreamFailed
+from common.errors import BadRequest, UpstreamFailed
 from common.protocol import Nothing, ProbeResult, UpstreamRow, UpstreamsSeats, UpstreamTarget
 from daemon.access.actor import Actor
 from daemon.admin.rows import upstream_row
@@ -47,6 +47,8 @@ async def listed(house: House, _: Actor, __: Nothing) -> list[UpstreamRow]:
 async def probe(house: House, actor: Actor, request: UpstreamTarget) -> ProbeResult:
     """Find out how many requests it really runs at once, and remember it."""
     upstream = house.registry.upstream(request.name)
+    if upstream.cloud:
+        raise BadRequest(f"{upstream.name} is outside of this network: its seats are what you agreed on with it")
     model = await _model_for(house, upstream)
     measured = await measure_seats(upstream, model)
     detail = {"model": model, "measured": measured, "seats": upstream.seats.size}
@@ -120,7 +122,7 @@ async def _model_for(house: House, upstream: Upstream) -> str:
     default = await house.registry.default_model()
     if default in models:
         return default
-    for model in models.values():
+    for model in upstream.models_of(False).values():
         if model.chats:
             return model.name
     raise UpstreamFailed(

@@ -13,6 +13,7 @@ from common.protocol import (
     UserRow,
     UsersAdd,
     UsersApprove,
+    UsersCloud,
     UsersDiscard,
     UsersInlineAuth,
     UsersList,
@@ -110,6 +111,12 @@ async def set_inline_auth(house: House, actor: Actor, request: UsersInlineAuth) 
     """Whether a password in the body of `POST /chat` counts for the user."""
     user = house.directory.user_named(request.user)
     return user_row(house, await house.directory.set_inline_auth(actor, user.id, request.allowed, request.version))
+
+
+async def set_cloud(house: House, actor: Actor, request: UsersCloud) -> UserRow:
+    """Whether requests of the user may leave the LAN."""
+    user = house.directory.user_named(request.user)
+    return user_row(house, await house.directory.set_cloud(actor, user.id, request.allowed, request.version))
 
 
 async def delete(house: House, actor: Actor, request: UserTarget) -> UserDeleted:

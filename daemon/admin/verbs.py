@@ -7,7 +7,7 @@ verb does lives with its subject (`users.py`, `keys.py` ...), what it asks and a
 from __future__ import annotations
 
 from common import protocol
-from daemon.admin import audit, house, jobs, keys, limits, live, models, selftest, upstreams, usage, users, view
+from daemon.admin import audit, cloud, house, jobs, keys, limits, live, models, selftest, upstreams, usage, users, view
 from daemon.admin.bound import Bound, many, one, raw
 
 _LINES = (
@@ -25,6 +25,7 @@ _LINES = (
     one(protocol.USERS_ROLE, users.set_role),
     one(protocol.USERS_NOTES, users.set_notes),
     one(protocol.USERS_INLINE_AUTH, users.set_inline_auth),
+    one(protocol.USERS_CLOUD, users.set_cloud),
     one(protocol.USERS_DELETE, users.delete),
     one(protocol.KEYS_ISSUE, keys.issue),
     one(protocol.KEYS_LIST, keys.listed),
@@ -46,6 +47,9 @@ _LINES = (
     one(protocol.UPSTREAMS_SEATS, upstreams.set_seats),
     one(protocol.UPSTREAMS_DRAIN, upstreams.drain),
     one(protocol.UPSTREAMS_UNDRAIN, upstreams.undrain),
+    one(protocol.UPSTREAMS_ENABLE, cloud.enable),
+    one(protocol.UPSTREAMS_DISABLE, cloud.disable),
+    one(protocol.UPSTREAMS_KEY, cloud.set_key),
     one(protocol.LIVE, live.listed),
     one(protocol.LIVE_ENDED, live.ended),
     one(protocol.LIVE_SHOW, view.shown),

@@ -6,6 +6,8 @@ as it came, save what no database or JSON can hold.
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from daemon.audit.chain import Record
@@ -58,7 +60,24 @@ def closed(exchange: Exchange, *, at_us: int, clock_us: int) -> Record:
         seated_us=exchange.seated,
         first_byte_us=exchange.first_byte,
         ended_us=exchange.ended or at_us,
+        # Where it was opened for is in its opening record; here only where it went instead.
+        model=_text(exchange.model) if exchange.tried else None,
+        upstream=exchange.upstream if exchange.tried else None,
+        detail=_detail(exchange) if exchange.tried or exchange.cost is not None else None,
     )
+
+
+def _detail(exchange: Exchange) -> str:
+    """What few ends have: the upstreams that failed before, and what it cost in millionths of a currency."""
+    detail: dict[str, Any] = {}
+    if exchange.tried:
+        detail["tried"] = [
+            {"upstream": each.upstream, "model": _text(each.model), "error": _text(each.error)[:LONGEST_ERROR]}
+            for each in exchange.tried
+        ]
+    if exchange.cost is not None:
+        detail |= {"cost_micros": exchange.cost, "currency": exchange.currency}
+    return msgspec.json.encode(detail).decode()
 
 
 def undelivered(record: Record) -> Record:

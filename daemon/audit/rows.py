@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from common.protocol import AuditExchange, AuditRow
+from common.protocol import AuditExchange, AuditRow, TriedUpstream
 from common.times import iso, iso_or_none
 from daemon.audit.answers import answer_texts
 from daemon.audit.documents import join_request, prompt_of, prompt_of_parts, response_of, value_of
+from daemon.money import written
 from daemon.store.bodies import DamagedBody, load_body, load_part, unpack_ids
 from daemon.store.partials import segments_of
 from daemon.store.search import Found
@@ -55,6 +56,7 @@ def exchange_of(conn: sqlite3.Connection, found: Found, *, so_far: bool = False)
     (not in an export, which is of one moment, however long it takes)."""
     request = _body(conn, found.request, lambda parts: msgspec.json.decode(join_request(parts)), prompt_of)
     answer = _body(conn, found.answer, lambda parts: value_of(parts[0]), response_of)
+    ended = msgspec.json.decode(found.end_detail or "{}", type=_Ended)
     if so_far and found.state is None:
         answer = _running_answer(conn, found)
     return AuditExchange(
@@ -86,7 +88,18 @@ def exchange_of(conn: sqlite3.Connection, found: Found, *, so_far: bool = False)
         messages=request.value,
         answer=answer.value,
         erased=request.erased or answer.erased,
+        tried=ended.tried,
+        cost=None if ended.cost_micros is None else written(ended.cost_micros),
+        currency=ended.currency,
     )
+
+
+class _Ended(msgspec.Struct):
+    """The detail of a closing record."""
+
+    tried: list[TriedUpstream] = []
+    cost_micros: int | None = None
+    currency: str | None = None
 
 
 def _running_answer(conn: sqlite3.Connection, found: Found) -> _Read:

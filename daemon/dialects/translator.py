@@ -28,7 +28,10 @@ JSON = "application/json; charset=utf-8"
 
 
 class UpstreamSaid(UpstreamFailed):
-    """The upstream answered with an error of its own; its words are the message."""
+    """The upstream answered with an error of its own; its words are the message. `upstream_status` is that answer's
+    status, `status` what the client gets; None where it was told within a stream."""
+
+    upstream_status: int | None = None
 
 
 class UpstreamGarbled(UpstreamFailed):

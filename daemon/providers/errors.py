@@ -19,6 +19,13 @@ class ConnectTimedOut(ConnectFailed):
     code = "timeout_connect"
 
 
+class Resting(ConnectFailed):
+    """The upstream failed with this model lately and is left alone for a moment: nothing was sent."""
+
+    status = 503
+    code = "upstream_resting"
+
+
 class UpstreamBroken(UpstreamFailed):
     """The connection broke, or what came over it is not HTTP: the answer, if one began, is not whole."""
 

@@ -65,8 +65,9 @@ class Pool:
         host = address if parts.port is None else f"{address}:{parts.port}"
         # The upstream's own name: Ollama refuses foreign Hosts. No coding but plain: chunks are forwarded unparsed.
         self._fixed = f" HTTP/1.1\r\nHost: {host}\r\nUser-Agent: gatelodge\r\nAccept-Encoding: identity\r\n"
+        self._identity = ""
         if authorization:
-            self._fixed += f"Authorization: {authorization}\r\n"
+            self.identify([("Authorization", authorization)])
         self._idle: deque[Connection] = deque()  # the last one freed is the first one reused
         self._open: set[Connection] = set()
         self._closed = False
@@ -74,6 +75,13 @@ class Pool:
 
     def __repr__(self) -> str:
         return f"<Pool {self.name}: {len(self._idle)} idle, {self.busy} busy{', closed' if self._closed else ''}>"
+
+    def identify(self, headers: Sequence[tuple[str, str]]) -> None:
+        """From now on every request has these headers, too; a secret among them is shown nowhere here."""
+        lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
+        if lines.count("\n") != len(headers) or lines.count("\r") != len(headers):
+            raise ValueError("a header holds a line break")
+        self._identity = lines
 
     @property
     def busy(self) -> int:
@@ -200,7 +208,7 @@ class Pool:
             framing = f"Content-Length: {len(body)}\r\n"
         else:
             framing = "Transfer-Encoding: chunked\r\n" if length is None else ""  # else it is among `headers`
-        return f"{method} {self._prefix}{target}{self._fixed}{lines}{framing}\r\n".encode("latin-1")
+        return f"{method} {self._prefix}{target}{self._fixed}{self._identity}{lines}{framing}\r\n".encode("latin-1")
 
 
 class Request:

@@ -1,4 +1,4 @@
-"""An Ollama: its lists of models, told as they are, less what would leave the LAN."""
+"""An Ollama: its lists of models, told as they are; those that it has answered elsewhere are marked."""
 
 from __future__ import annotations
 
@@ -18,15 +18,29 @@ class OllamaUpstream(Upstream):
 
     kind = "ollama"
 
-    def __init__(
-        self, config: UpstreamConfig, *, queue: Queue, connect_timeout: float, clock: Clock, authorization: str = ""
-    ) -> None:
-        super().__init__(config, queue=queue, connect_timeout=connect_timeout, clock=clock, authorization=authorization)
+    def __init__(self, config: UpstreamConfig, *, queue: Queue, connect_timeout: float, clock: Clock) -> None:
+        super().__init__(config, queue=queue, connect_timeout=connect_timeout, clock=clock)
+        self._in_memory: frozenset[str] = frozenset()
         self._chatting: dict[str, bool] = {}  # digest of a model -> whether it chats, as /api/show told
 
     async def list_models(self) -> list[Model]:
         entries = self._entries(await self.fetch_json("/api/tags"))
-        return [Model.of(entry) for entry in entries if not is_remote(entry)]
+        return [Model.of(entry, remote=self.cloud or is_remote(entry)) for entry in entries]
+
+    def has_loaded(self, model: str) -> bool:
+        return model in self._in_memory
+
+    def went_well(self, model: str) -> None:
+        super().went_well(model)
+        if model not in self._in_memory:
+            self._in_memory |= {model}  # until the next look tells
+
+    async def look_at_memory(self) -> None:
+        try:
+            self.loaded = await self.running()
+        except UpstreamFailed:
+            return  # what only passes for an Ollama may not tell
+        self._in_memory = frozenset(str(entry["name"]) for entry in self.loaded)
 
     async def ask_version(self) -> str | None:
         answer = await self.fetch_json("/api/version")

@@ -1,4 +1,7 @@
-"""A server that speaks OpenAI's dialect: llama.cpp, vLLM, LM Studio. Its models are shown as Ollama would show them."""
+"""A server that speaks OpenAI's dialect: llama.cpp, vLLM, LM Studio, OpenAI itself and what is compatible.
+
+Its models are shown as Ollama would show them.
+"""
 
 from __future__ import annotations
 
@@ -19,21 +22,20 @@ class OpenAiUpstream(Upstream):
 
     kind = "openai"
 
-    def __init__(
-        self, config: UpstreamConfig, *, queue: Queue, connect_timeout: float, clock: Clock, authorization: str = ""
-    ) -> None:
-        super().__init__(config, queue=queue, connect_timeout=connect_timeout, clock=clock, authorization=authorization)
+    def __init__(self, config: UpstreamConfig, *, queue: Queue, connect_timeout: float, clock: Clock) -> None:
+        super().__init__(config, queue=queue, connect_timeout=connect_timeout, clock=clock)
         self._told: dict[str, float] = {}  # see `catalogue`
 
     async def list_models(self) -> list[Model]:
-        return [Model.of(each.tags) for each in await self._catalogue()]
+        # Where it is an Ollama's other face, its cloud models can be told by their names alone.
+        return [Model.of(each.tags, remote=self.cloud or is_remote_name(each.name)) for each in await self._catalogue()]
 
     async def ask_version(self) -> str | None:
         return None
 
     async def running(self) -> list[dict[str, Any]]:
         # Such a server has its models loaded as long as it runs.
-        return [each.ps for each in await self._catalogue()]
+        return [each.ps for each in await self._catalogue() if not is_remote_name(each.name)]
 
     async def show(self, model: str, question: dict[str, Any]) -> tuple[int, bytes]:
         for each in await self._catalogue():
@@ -57,8 +59,7 @@ class OpenAiUpstream(Upstream):
         status, body = await self.fetch("GET", "/v1/models")
         if status != 200:
             raise UpstreamFailed(f"the upstream {self.name} answered {status} to /v1/models")
-        # Where it is an Ollama's other face, its cloud models can be told by their names alone.
-        return [each for each in catalogue(body, self._told) if not is_remote_name(each.name)]
+        return catalogue(body, self._told)
 
 
 class _Counted(msgspec.Struct):

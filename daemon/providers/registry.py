@@ -1,39 +1,38 @@
 """Which upstream serves which model, and what the models are called.
 
-Rules: a name is resolved from what the upstreams last said; a miss asks them again, at most once a second, so that a
-model pulled a moment ago is found and a typo costs nothing. What leaves the LAN no upstream lists, so it does not exist
-here. An untagged name means its `:latest`, else the only installed tag; more than one is an error that names them.
+Rules: a name is resolved from what the upstreams last said (`choosing.py`); a miss asks them again, at most once a
+second, so that a model pulled a moment ago is found and a typo costs nothing; what is outside of the LAN is asked at
+most every half minute, whoever misses what. For who may not use the cloud its models do not exist.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from common.errors import BadRequest, NotFound, UpstreamFailed
+from common.errors import NotFound, UpstreamFailed
 from daemon.clock import Clock
-from daemon.config import Deadlines, Queue, UpstreamConfig
-from daemon.providers.names import meant_by
+from daemon.config import Alias, Deadlines, Queue, UpstreamConfig
+from daemon.providers.anthropic import AnthropicUpstream
+from daemon.providers.choosing import Route, routes_to
 from daemon.providers.ollama import OllamaUpstream
 from daemon.providers.openai import OpenAiUpstream
 from daemon.providers.upstream import Upstream
 
+__all__ = ["Registry", "Route"]
+
 LOOK_EVERY = 10.0  # seconds between two looks at every upstream: so long a change behind our back goes unnoticed
+LOOK_OUTSIDE_EVERY = 300.0  # at a cloud provider, whose list rarely changes
+MISS_OUTSIDE_EVERY = 30.0  # at a cloud provider, while it does not answer
 MISS_EVERY = 1.0  # seconds between two looks because of names that were not found
 LISTS_AGE = 2.0  # seconds that a list of models may be old when a client asks for it
 
-_KINDS: dict[str, type[Upstream]] = {"ollama": OllamaUpstream, "openai": OpenAiUpstream}
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """Where a request goes: the upstream, and the model's name there."""
-
-    upstream: Upstream
-    model: str
+_KINDS: dict[str, type[Upstream]] = {
+    "ollama": OllamaUpstream,
+    "openai": OpenAiUpstream,
+    "anthropic": AnthropicUpstream,
+}
 
 
 class Registry:
@@ -48,12 +47,14 @@ class Registry:
         clock: Clock,
         default: str = "",
         keys: Mapping[str, str] | None = None,
+        aliases: Sequence[Alias] = (),
     ) -> None:
         """`default` is the configured default model; empty: the only or first installed chat model.
 
-        `keys` are the secrets of upstreams that want one, by their names; sent as `Authorization: Bearer`.
+        `keys` are the secrets of upstreams that want one, by their names.
         """
-        self._bearer = {name: f"Bearer {key}" for name, key in (keys or {}).items()}
+        self._keys = dict(keys or {})
+        self._aliases = {alias.name: alias.models for alias in aliases}
         self._queue = queue
         self._connect_timeout = deadlines.connect
         self._clock = clock
@@ -67,9 +68,10 @@ class Registry:
     def __repr__(self) -> str:
         return f"<Registry {self.upstreams!r}>"
 
-    def rebound(self, *, queue: Queue, deadlines: Deadlines, default: str) -> None:
-        """Go on with these bounds and this default model; who waits already keeps the patience it came with."""
+    def rebound(self, *, queue: Queue, deadlines: Deadlines, default: str, aliases: Sequence[Alias]) -> None:
+        """Go on with these bounds and names; who waits already keeps the patience it came with."""
         self._queue, self._connect_timeout, self._default = queue, deadlines.connect, default
+        self._aliases = {alias.name: alias.models for alias in aliases}
         for upstream in self.upstreams:
             upstream.pool.connect_timeout = deadlines.connect
             upstream.seats.rebound(queue_size=queue.size, per_user=queue.per_user, longest_wait=queue.longest_wait)
@@ -84,12 +86,13 @@ class Registry:
         new: list[str] = []
         for config in upstreams:
             upstream = before.get(config.name)
-            if upstream is None or (upstream.kind, upstream.url) != (config.kind, config.url):
+            if upstream is None or _elsewhere(upstream.config, config):
                 upstream = self._made(config)
                 new.append(config.name)
             elif upstream.configured_seats != config.seats:
                 upstream.configured_seats = config.seats
                 upstream.seats.resize(config.seats)
+            upstream.config = config
             kept.append(upstream)
         self._retired += [each for each in self.upstreams if each not in kept]
         self.upstreams = kept
@@ -103,8 +106,9 @@ class Registry:
             queue=self._queue,
             connect_timeout=self._connect_timeout,
             clock=self._clock,
-            authorization=self._bearer.get(config.name, ""),
         )
+        if key := self._keys.get(config.name):
+            upstream.use_key(key)
         upstream.changed = upstream.seats.changed = lambda: self.changed(config.name)
         return upstream
 
@@ -116,32 +120,44 @@ class Registry:
         names = ", ".join(each.name for each in self.upstreams)
         raise NotFound(f"there is no upstream {name!r}; there is {names}", code="upstream_unknown")
 
-    async def resolve(self, name: str) -> Route:
-        """Who serves the model of that name. NotFound, BadRequest where it is ambiguous, UpstreamFailed (502) where
-        nobody can tell because no upstream answers."""
-        route = self._find(name)
-        if route is None:
+    async def resolve(self, name: str, *, cloud: bool = False) -> Route:
+        """Who serves the model of that name best; see `routes`."""
+        return (await self.routes(name, cloud=cloud))[0]
+
+    async def routes(self, name: str, *, cloud: bool = False) -> list[Route]:
+        """Who serves the model of that name, best first; at least one. NotFound, BadRequest where it is ambiguous,
+        UpstreamFailed (502) where nobody can tell because no upstream answers. `cloud`: the caller may leave the LAN.
+        """
+        routes = routes_to(name, self.upstreams, self._aliases, cloud=cloud)
+        if not routes:
             await self._refresh_older_than(MISS_EVERY)
-            route = self._find(name)
-        if route is not None:
-            return route
+            routes = routes_to(name, self.upstreams, self._aliases, cloud=cloud)
+        if routes:
+            return routes
         for upstream in self.upstreams:
-            if upstream.state == "down":
+            if upstream.state == "down" and (cloud or not upstream.cloud):
                 raise _silent(upstream)  # it may have the model; nobody can tell
         raise _unknown(name)
 
-    async def tags(self) -> list[dict[str, Any]]:
-        """The installed models, in Ollama's form. UpstreamFailed where no upstream ever told them."""
+    async def tags(self, *, cloud: bool = False) -> list[dict[str, Any]]:
+        """The installed models and the aliases that can be had, in Ollama's form. UpstreamFailed where no upstream ever
+        told them."""
         await self._refresh_older_than(LISTS_AGE)
         entries: dict[str, dict[str, Any]] = {}
-        for upstream in self._telling():
-            for model in (upstream.models or {}).values():
-                entries.setdefault(model.name, model.entry)
+        for remote in (False, True) if cloud else (False,):
+            for upstream in self._telling(cloud):
+                for model in upstream.models_of(remote).values():
+                    entries.setdefault(model.name, model.entry)
+        for alias in self._aliases:
+            if routes := routes_to(alias, self.upstreams, self._aliases, cloud=cloud):
+                known = (routes[0].upstream.models or {})[routes[0].model]
+                entries.setdefault(alias, known.entry | {"name": alias, "model": alias})
         return list(entries.values())
 
     async def running(self) -> list[dict[str, Any]]:
         """What is loaded, in Ollama's form; an upstream that does not answer has nothing loaded."""
-        answers = await asyncio.gather(*(each.running() for each in self.upstreams), return_exceptions=True)
+        near = [each for each in self.upstreams if not each.cloud]
+        answers = await asyncio.gather(*(each.running() for each in near), return_exceptions=True)
         loaded: list[dict[str, Any]] = []
         for answer in answers:
             if isinstance(answer, list):
@@ -159,15 +175,15 @@ class Registry:
     async def default_model(self) -> str:
         """The model where none is named: the configured one, else the only or first installed one that chats.
 
-        The first installed is the oldest: pulling another one must not change what unnamed requests get. Empty where
-        there is none.
+        The first installed is the oldest: pulling another one must not change what unnamed requests get. One that
+        leaves the LAN must be configured. Empty where there is none.
         """
         if self._default:
             return self._default
         if not any(each.models for each in self.upstreams):
             await self._refresh_older_than(MISS_EVERY)
         for upstream in self.upstreams:
-            for model in sorted((upstream.models or {}).values(), key=lambda each: each.installed):
+            for model in sorted(upstream.models_of(False).values(), key=lambda each: each.installed):
                 if model.chats and await upstream.can_chat(model):
                     return model.name
         return ""
@@ -193,6 +209,8 @@ class Registry:
         """Look at the upstreams now and then, until cancelled."""
         while True:
             await self.refresh()
+            if len(self.upstreams) > 1:
+                await asyncio.gather(*(each.look_at_memory() for each in self.upstreams if each.is_asked))
             await self._let_go()
             await asyncio.sleep(LOOK_EVERY)
 
@@ -213,31 +231,13 @@ class Registry:
                 self._retired.remove(upstream)
                 await upstream.close()
 
-    def _find(self, name: str) -> Route | None:
-        model = name
-        having = self._having(name)
-        if not having:
-            models = meant_by(name, ChainMap(*(each.models or {} for each in self.upstreams)))
-            if not models:
-                return None
-            if len(models) > 1:
-                raise BadRequest(
-                    f"model '{name}' is ambiguous: name one of {', '.join(models)}", code="model_ambiguous"
-                )
-            model = models[0]
-            having = self._having(model)
-        if len(having) == 1:
-            return Route(having[0], model)
-        # Of those that have it one that takes requests before others, then a healthy one, then the least busy.
-        return Route(min(having, key=_unfitness), model)
-
-    def _having(self, model: str) -> list[Upstream]:
-        return [each for each in self.upstreams if each.models and model in each.models]
-
-    def _telling(self) -> list[Upstream]:
-        telling = [each for each in self.upstreams if each.models is not None and each.state != "down"]
-        if not telling:
-            raise _silent(self.upstreams[0]) if self.upstreams else UpstreamFailed("no upstream is configured")
+    def _telling(self, cloud: bool) -> list[Upstream]:
+        visible = [each for each in self.upstreams if cloud or not each.cloud]
+        telling = [each for each in visible if each.models is not None and each.state != "down"]
+        if not telling and visible:
+            raise _silent(visible[0])
+        if not self.upstreams:
+            raise UpstreamFailed("no upstream is configured")
         return telling
 
     async def _refresh_older_than(self, seconds: float) -> None:
@@ -256,13 +256,20 @@ class Registry:
             await asyncio.shield(self._looking)
 
     async def _look(self) -> None:
-        await asyncio.gather(*(each.look() for each in self.upstreams))
+        now = asyncio.get_running_loop().time()
+        await asyncio.gather(*(each.look() for each in self.upstreams if not each.cloud or _is_due(each, now)))
         self._looked_at = asyncio.get_running_loop().time()
 
 
-def _unfitness(upstream: Upstream) -> tuple[bool, bool, int]:
-    seats = upstream.seats
-    return (seats.draining, upstream.state == "down", seats.running + seats.waiting)
+def _is_due(upstream: Upstream, now: float) -> bool:
+    """Whether a cloud provider is to be looked at again."""
+    return now - upstream.looked_at >= (LOOK_OUTSIDE_EVERY if upstream.healthy else MISS_OUTSIDE_EVERY)
+
+
+def _elsewhere(before: UpstreamConfig, after: UpstreamConfig) -> bool:
+    """Whether it is another server, or reached otherwise: only seats can change under one that runs."""
+    same = ("kind", "url", "authority", "key_file")
+    return before.is_cloud != after.is_cloud or any(getattr(before, name) != getattr(after, name) for name in same)
 
 
 def _unknown(name: str) -> NotFound:

@@ -4,8 +4,9 @@
                                     ok: an answer that was whole
 
 Rules: what it has is what it last said (`look`); how it is doing is told by every request to it, so that a dead one is
-known without asking. What differs between kinds of servers is in the sub-classes (`ollama.py`, `openai.py`); what its
-answers mean is the dialects' business.
+known without asking. What leaves the LAN (a cloud provider, an Ollama's cloud models) is neither asked nor listed until
+an administrator enabled it. What differs between kinds of servers is in the sub-classes (`ollama.py`, `openai.py`,
+`anthropic.py`); what its answers mean is the dialects' business.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import asyncio
 import logging
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
@@ -27,8 +29,9 @@ from daemon.config import Queue, UpstreamConfig
 from daemon.dialects.asks import Ask
 from daemon.dialects.pairs import translator_for
 from daemon.dialects.translator import Translator
+from daemon.providers.circuit import Circuit
 from daemon.providers.errors import ConnectFailed, OutOfDescriptors
-from daemon.providers.http import Body, Pool, Request
+from daemon.providers.http import Body, Pool, Request, verifying_context
 from daemon.traffic.seats import Seats
 
 log = logging.getLogger("gatelodge.upstream")
@@ -45,18 +48,20 @@ State = Literal["unknown", "ok", "down"]
 class Model:
     """An installed model. `entry` is what Ollama's list of models says of it, `installed` since when (Unix seconds).
 
-    `chats`: whether it looks as if it were for talking; `Upstream.can_chat` knows better.
+    `chats`: whether it looks as if it were for talking; `Upstream.can_chat` knows better. `remote`: asking it sends the
+    prompt out of the LAN.
     """
 
     name: str
     entry: dict[str, Any]
     chats: bool
     installed: float
+    remote: bool = False
 
     @classmethod
-    def of(cls, entry: dict[str, Any]) -> Model:
+    def of(cls, entry: dict[str, Any], *, remote: bool = False) -> Model:
         """From a row of Ollama's list."""
-        return cls(str(entry["name"]), entry, _looks_chatting(entry), _installed(entry))
+        return cls(str(entry["name"]), entry, _looks_chatting(entry), _installed(entry), remote)
 
 
 class Upstream(ABC):
@@ -64,22 +69,24 @@ class Upstream(ABC):
 
     kind: str
 
-    def __init__(
-        self, config: UpstreamConfig, *, queue: Queue, connect_timeout: float, clock: Clock, authorization: str = ""
-    ) -> None:
-        """`authorization` is the secret header with which the gate shows itself to it; empty: none."""
+    def __init__(self, config: UpstreamConfig, *, queue: Queue, connect_timeout: float, clock: Clock) -> None:
+        self.config = config
         self.name = config.name
         self.url = config.url
+        self.cloud = config.is_cloud
+        self.enabled = False  # whether what leaves the LAN may be asked; the rest needs no enabling
+        self.has_key = False
         self.configured_seats = config.seats  # `seats.size` is what holds now
         # The SDKs' base URL of an OpenAI-like server ends in /v1, which our targets begin with.
-        base = config.url.rstrip("/").removesuffix("/v1") if self.kind == "openai" else config.url
+        base = config.url if self.kind == "ollama" else config.url.rstrip("/").removesuffix("/v1")
         self.pool = Pool(
             base,
             name=config.name,
             connect_timeout=connect_timeout,
-            authorization=authorization,
+            tls=verifying_context(Path(config.authority)) if config.authority else None,
             outcome=self._noted,
         )
+        self.use_key("")
         self.seats = Seats(
             config.name,
             config.seats,
@@ -93,10 +100,14 @@ class Upstream(ABC):
         self.error = ""  # how it failed last; kept when it recovers, for people
         self.latency: float | None = None  # seconds of the last look
         self.probed_seats: int | None = None
-        self.loaded: list[dict[str, Any]] | None = None  # what was in its memory when somebody asked last
+        self.loaded: list[dict[str, Any]] | None = None  # what was in its memory when it was looked at last
+        self.looked_at = -math.inf  # event-loop time of the last look
         self.changed: Callable[[], None] = lambda: None  # told when its state changed; must not wait
         self._clock = clock
         self._failures = 0
+        self._here: dict[str, Model] = {}  # of `models`, those that stay on the LAN
+        self._remote: dict[str, Model] = {}
+        self._circuits: dict[str, Circuit] = {}  # of models that failed lately
 
     def __repr__(self) -> str:
         return f"<Upstream {self.name} {self.kind} {self.state}, {self.seats!r}>"
@@ -105,6 +116,77 @@ class Upstream(ABC):
     def healthy(self) -> bool:
         """Whether it served what it was last asked."""
         return self.state == "ok"
+
+    def use_key(self, key: str) -> None:
+        """Show it this secret from now on; empty: none."""
+        self.has_key = bool(key)
+        self.pool.identify([("Authorization", f"Bearer {key}")] if key else [])
+
+    # --- what it has ---
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether it may be asked at all."""
+        return self.enabled or not self.cloud
+
+    def models_of(self, remote: bool) -> dict[str, Model]:
+        """Its models that leave the LAN, or those that do not."""
+        return self._remote if remote else self._here
+
+    def leaves_lan(self, model: str) -> bool:
+        """Whether asking the model sends the prompt out of the LAN."""
+        return self.cloud or model in self._remote
+
+    def has_loaded(self, model: str) -> bool:
+        """Whether the model is in its memory, as far as is known. Servers that are no Ollama load nothing on demand."""
+        return True
+
+    def have(self, models: Iterable[Model]) -> None:
+        """From now on it has these."""
+        served = [model for model in models if self.enabled or not model.remote]
+        self.models = {model.name: model for model in served}
+        self._here = {model.name: model for model in served if not model.remote}
+        self._remote = {model.name: model for model in served if model.remote}
+
+    # --- whether a model of it may be asked now: `circuit.py` ---
+
+    def rests(self, model: str) -> float:
+        """Seconds that it is to be left alone with this model; 0: it may be asked."""
+        circuit = self._circuits.get(model)
+        return 0.0 if circuit is None else circuit.wait(self._now())
+
+    def resting(self) -> list[str]:
+        """The models that are left alone for a while."""
+        return [model for model, circuit in self._circuits.items() if circuit.wait(self._now())]
+
+    def may_ask(self, model: str) -> bool:
+        """Whether a request may go out to the model now; of one that rested, this is the one that tries."""
+        circuit = self._circuits.get(model)
+        return circuit is None or circuit.ask(self._now())
+
+    def went_well(self, model: str) -> None:
+        """The model answered."""
+        if self._circuits and (circuit := self._circuits.pop(model, None)) is not None:
+            circuit.succeeded()
+
+    def went_wrong(self, model: str, come_back: float | None = None) -> None:
+        """The model failed by the upstream's fault; `come_back`: it said after how many seconds to ask again."""
+        circuit = self._circuits.setdefault(model, Circuit())
+        if come_back is None:
+            circuit.failed(self._now())
+        else:
+            circuit.rest(self._now(), come_back)
+        if circuit.state(self._now()) == "open":
+            log.warning("the upstream %s rests with the model %s: %s", self.name, model, circuit)
+
+    def told_nothing(self, model: str) -> None:
+        """A request to the model ended without telling how it is doing."""
+        circuit = self._circuits.get(model)
+        if circuit is not None:
+            circuit.left()
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
 
     def request(
         self,
@@ -115,7 +197,9 @@ class Upstream(ABC):
         body: Body | None = None,
         on_sent: Callable[[], None] | None = None,
     ) -> Request:
-        """A request to it; see `Pool.request`."""
+        """A request to it; see `Pool.request`. UpstreamFailed for a cloud provider that nobody enabled."""
+        if not self.is_asked:
+            raise UpstreamFailed(f"the upstream {self.name} is outside of this network and not enabled")
         given = headers if body is None or any(name == "Content-Type" for name, _ in headers) else (*headers, _JSON)
         return self.pool.request(method, target, headers=given, body=body, on_sent=on_sent)
 
@@ -126,7 +210,10 @@ class Upstream(ABC):
     async def look(self) -> None:
         """Ask what it has. What goes wrong is noted, not raised."""
         loop = asyncio.get_running_loop()
-        started = loop.time()
+        started = self.looked_at = loop.time()
+        if not self.is_asked:
+            self.have(())
+            return
         try:
             async with asyncio.timeout(PATIENCE):
                 models = await self.list_models()
@@ -139,9 +226,12 @@ class Upstream(ABC):
             # The wire's failures were noted already; what it said in an error answer was not.
             self._down(error.message)
         else:
-            self.models = {model.name: model for model in models}
+            self.have(models)
             self.latency = loop.time() - started
             self._up()
+
+    async def look_at_memory(self) -> None:  # noqa: B027 - most have nothing to look at
+        """See what is loaded, which decides who serves a model. What goes wrong is nobody's business."""
 
     async def close(self) -> None:
         """Close its connections."""
@@ -149,7 +239,7 @@ class Upstream(ABC):
 
     @abstractmethod
     async def list_models(self) -> list[Model]:
-        """The models it has, those that leave the LAN left out. UpstreamFailed."""
+        """The models it has; those that leave the LAN are marked. UpstreamFailed."""
 
     @abstractmethod
     async def ask_version(self) -> str | None:

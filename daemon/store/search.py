@@ -66,6 +66,7 @@ class Found:
     first_byte_us: int | None
     ended_us: int | None
     answer: bytes | None  # manifest
+    end_detail: str | None = None  # of the closing record
 
     @property
     def place(self) -> Place:
@@ -74,9 +75,10 @@ class Found:
 
 _COLUMNS = (
     'o.seq, o.request_id, o.received_us, o.user_id, o."user", o.key_id, o.client_label, o.address, o.user_agent,'
-    " o.route, o.model_asked, o.model, o.upstream, o.stream, o.admitted_us, o.body, o.detail,"
+    " o.route, o.model_asked, COALESCE(c.model, o.model), COALESCE(c.upstream, o.upstream), o.stream, o.admitted_us,"
+    " o.body, o.detail,"
     " COALESCE(c.state, o.state), c.error, c.tokens_in, c.tokens_out, c.bytes_out, c.seated_us, c.first_byte_us,"
-    " c.ended_us, c.body"
+    " c.ended_us, c.body, c.detail"
 )
 _CLOSED = "LEFT JOIN journal c ON c.event = 'closed' AND c.opened_seq = o.seq"
 _LISTED = "o.event IN ('opened', 'refused')"  # word for word what the partial indexes say

@@ -33,6 +33,7 @@ class User:
     created_us: int
     approved_us: int | None
     one_time_expires_us: int | None  # a one-time password waits to be replaced by one of the user's own
+    cloud: bool = False  # whether requests may leave the LAN, to providers that are enabled
 
     @property
     def must_change(self) -> bool:
@@ -58,11 +59,22 @@ class Credentials:
 
 
 _COLUMNS = (
-    "id, email, role, status, service, epoch, version, notes, inline_auth, created_us, approved_us, one_time_expires_us"
+    "id, email, role, status, service, epoch, version, notes, inline_auth, created_us, approved_us,"
+    " one_time_expires_us, cloud"
 )
 # The columns that `update` may set.
 _CHANGEABLE = frozenset(
-    {"role", "status", "epoch", "notes", "password_hash", "one_time_hash", "one_time_expires_us", "inline_auth"}
+    {
+        "role",
+        "status",
+        "epoch",
+        "notes",
+        "password_hash",
+        "one_time_hash",
+        "one_time_expires_us",
+        "inline_auth",
+        "cloud",
+    }
 )
 
 
@@ -186,5 +198,5 @@ def bury(conn: sqlite3.Connection, user_id: int, now_us: int) -> None:
 
 def _user(row: tuple[Any, ...]) -> User:
     values = list(row)
-    values[4], values[8] = bool(values[4]), bool(values[8])
+    values[4], values[8], values[12] = bool(values[4]), bool(values[8]), bool(values[12])
     return User(*values)

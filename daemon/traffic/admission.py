@@ -118,6 +118,12 @@ class Admission:
         self._lines.add(seats)
         return ticket
 
+    def check_room(self, ticket: Ticket, seats: Seats) -> None:
+        """Unavailable (503) where an admitted request could not enter `seats` instead of those it was admitted for; the
+        same step may enter them."""
+        seats.check_room(ticket.user_id, may_run=self._may_run(self._tallies.applying(ticket.subject)))
+        self._lines.add(seats)
+
     def give_back(self, ticket: Ticket) -> None:
         """Nothing was sent upstream: the request is out of every window."""
         if not ticket.given_back:

@@ -77,10 +77,11 @@ class CountTokens(AnthropicHandler):
     async def post(self) -> None:
         caller = self.caller()
         ask = anthropic_asks.read_count(self.request.body)
-        route = await self.house.registry.resolve(ask.model)
+        route = await self.house.registry.resolve(ask.model, cloud=caller.user.cloud)
         if not caller.may_use(ask.model, route.model):
             raise not_for_this_key(caller, ask.model)
-        counted = await route.upstream.count_tokens(route.model, ask.document)
+        # What is not on record does not leave the LAN.
+        counted = None if route.leaves_lan else await route.upstream.count_tokens(route.model, ask.document)
         if counted is None:
             counted = _estimated(ask.document)
             self.set_header("X-Gatelodge-Estimate", "true")

@@ -78,7 +78,7 @@ class Tags(OllamaHandler):
     @described("The models that you may use", answers=ollama_bodies.OllamaModels)
     async def get(self) -> None:
         caller = self.caller()
-        models = await self.house.registry.tags()
+        models = await self.house.registry.tags(cloud=caller.user.cloud)
         self.answer(200, {"models": [model for model in models if caller.may_use(str(model["name"]))]})
 
     async def head(self) -> None:
@@ -114,7 +114,7 @@ class Show(OllamaHandler):
         name = document.get("model") or document.get("name")
         if not isinstance(name, str) or not name:
             raise BadRequest("model is required")
-        route = await self.house.registry.resolve(name)
+        route = await self.house.registry.resolve(name, cloud=caller.user.cloud)
         if not caller.may_use(name, route.model):
             raise not_for_this_key(caller, name)
         status, body = await route.upstream.show(route.model, document)

@@ -102,7 +102,8 @@ class Models(ModelsHandler):
     )
     async def get(self) -> None:
         caller = self.caller()
-        tags = [tag for tag in await self.house.registry.tags() if caller.may_use(str(tag["name"]))]
+        installed = await self.house.registry.tags(cloud=caller.user.cloud)
+        tags = [tag for tag in installed if caller.may_use(str(tag["name"]))]
         if self.for_anthropic:
             self.answer(200, anthropic.models_page(tags, [Installed.of(tag).installed for tag in tags]))
         else:
@@ -122,7 +123,7 @@ class Model(ModelsHandler):
     )
     async def get(self, name: str) -> None:
         caller = self.caller()
-        route = await self.house.registry.resolve(name)
+        route = await self.house.registry.resolve(name, cloud=caller.user.cloud)
         if not caller.may_use(name, route.model):
             raise not_for_this_key(caller, name)
         known = (route.upstream.models or {}).get(route.model)

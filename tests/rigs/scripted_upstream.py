@@ -67,7 +67,7 @@ class ScriptedUpstream:
         tls: ssl.SSLContext | None = None,
         port: int = 0,
     ) -> None:
-        self.kind = kind  # "openai": the /api routes do not exist, as in llama.cpp's server
+        self.kind = kind  # "openai", "anthropic": the /api routes do not exist, as in llama.cpp's server
         self.models: dict[str, dict[str, Any]] = {name: upstream_shapes.model_entry(name) for name in models}
         self.loaded: list[str] = []  # names shown by /api/ps
         self.blobs: dict[str, bytes] = {}

@@ -35,7 +35,9 @@ async def answer(turn: Turn) -> None:
     method, path = seen.method, seen.path
     if method == "GET" and path.startswith("/v1/models"):
         await _openai_models(turn)
-    elif upstream.kind == "openai":
+    elif upstream.kind == "anthropic" and path == "/v1/messages/count_tokens":
+        await turn.whole(200, upstream_shapes.compact({"input_tokens": upstream_shapes.tokens_of(seen.document)}))
+    elif upstream.kind != "ollama":
         if path in {"/health", "/"}:
             await turn.whole(200, b'{"status":"ok"}')
         else:
@@ -50,6 +52,10 @@ async def answer(turn: Turn) -> None:
 
 async def _openai_models(turn: Turn) -> None:
     names = list(turn.upstream.models)
+    if turn.upstream.kind == "anthropic":
+        rows = [upstream_shapes.anthropic_model(name) for name in names]
+        await turn.whole(200, upstream_shapes.compact({"data": rows, "has_more": False}))
+        return
     wanted = turn.seen.path.removeprefix("/v1/models").lstrip("/")
     if not wanted:
         rows = [upstream_shapes.openai_model(name) for name in names]

@@ -1,4 +1,4 @@
-"""What an inference server says: the bodies of Ollama's and OpenAI's routes, as plain functions of the request.
+"""What an inference server says: the bodies of Ollama's, OpenAI's and Anthropic's routes, functions of the request.
 
 Rule: pure shapes; when and how the bytes leave is `tests/rigs/scripted_upstream.py`'s business. Every usage figure
 follows from the request (`tokens_of`), so that a test can tell what must arrive in the audit.
@@ -20,6 +20,7 @@ INFERENCE = {
     "/v1/chat/completions",
     "/v1/completions",
     "/v1/embeddings",
+    "/v1/messages",
 }
 EMBEDDING = {"/api/embed", "/api/embeddings", "/v1/embeddings"}
 
@@ -37,10 +38,16 @@ def words_of(count: int) -> list[str]:
 def tokens_of(document: dict[str, Any]) -> int:
     """The tokens of a prompt, as these servers count them: one a word."""
     if "messages" in document:
-        return sum(len(str(message.get("content") or "").split()) for message in document["messages"])
+        return sum(len(_text_of(message.get("content")).split()) for message in document["messages"])
     prompt = document.get("prompt", document.get("input", ""))
     texts = prompt if isinstance(prompt, list) else [prompt]
     return sum(len(str(text).split()) for text in texts)
+
+
+def _text_of(content: Any) -> str:
+    if isinstance(content, list):  # Anthropic's blocks
+        return " ".join(str(block.get("text", "")) for block in content)
+    return str(content or "")
 
 
 def is_streamed(path: str, document: dict[str, Any]) -> bool:
@@ -64,6 +71,8 @@ def pieces(path: str, document: dict[str, Any], words: list[str]) -> list[bytes]
     """
     if path in EMBEDDING:
         return [compact(_embedding(path, document))]
+    if path == "/v1/messages":
+        return _anthropic_pieces(document, words)
     if path.startswith("/v1/"):
         return _openai_pieces(path, document, words)
     return _ollama_pieces(path, document, words)
@@ -122,12 +131,34 @@ def _openai_pieces(path: str, document: dict[str, Any], words: list[str]) -> lis
     return [*events, b"data: [DONE]\n\n"]
 
 
+def _anthropic_pieces(document: dict[str, Any], words: list[str]) -> list[bytes]:
+    message = {"id": "msg_1", "type": "message", "role": "assistant", "model": document.get("model", ""), "content": []}
+    tokens = {"input_tokens": tokens_of(document), "cache_read_input_tokens": 0}
+    if not is_streamed("/v1/messages", document):
+        said = {"content": [{"type": "text", "text": "".join(words)}], "stop_reason": "end_turn"}
+        return [compact({**message, **said, "usage": {**tokens, "output_tokens": len(words)}})]
+
+    def event(kind: str, **fields: Any) -> bytes:
+        return f"event: {kind}\n".encode() + _event({"type": kind, **fields})
+
+    start = event("message_start", message={**message, "usage": {**tokens, "output_tokens": 1}})
+    start += event("content_block_start", index=0, content_block={"type": "text", "text": ""})
+    deltas = [event("content_block_delta", index=0, delta={"type": "text_delta", "text": word}) for word in words]
+    end = event("content_block_stop", index=0)
+    end += event(
+        "message_delta", delta={"stop_reason": "end_turn", "stop_sequence": None}, usage={"output_tokens": len(words)}
+    )
+    return [start + (deltas[0] if deltas else b""), *deltas[1:], end + event("message_stop")]
+
+
 def _event(value: Any) -> bytes:
     return b"data: " + compact(value) + b"\n\n"
 
 
 def error_line(path: str, message: str) -> bytes:
     """An error in mid-stream, as the route's server says it under status 200."""
+    if path == "/v1/messages":
+        return b"event: error\n" + _event({"type": "error", "error": {"type": "overloaded_error", "message": message}})
     if path.startswith("/v1/"):
         return _event({"error": {"message": message, "type": "server_error", "code": 500}})
     return compact({"error": message}) + b"\n"
@@ -135,6 +166,8 @@ def error_line(path: str, message: str) -> bytes:
 
 def error_body(path: str, message: str, status: int) -> bytes:
     """The body of an error answer in the route's dialect."""
+    if path == "/v1/messages":
+        return compact({"type": "error", "error": {"type": "api_error", "message": message}, "request_id": "req_1"})
     if path.startswith("/v1/"):
         return compact({"error": {"message": message, "type": "invalid_request_error", "code": status}})
     return compact({"error": message})
@@ -191,6 +224,11 @@ def model_shown(row: dict[str, Any]) -> dict[str, Any]:
         "capabilities": ["embedding"] if "bert" in family else ["completion", "tools"],
         "modified_at": row["modified_at"],
     }
+
+
+def anthropic_model(name: str) -> dict[str, Any]:
+    """A row of `/v1/models`, as Anthropic has it."""
+    return {"type": "model", "id": name, "display_name": name.title(), "created_at": "2026-01-02T00:00:00Z"}
 
 
 def openai_model(name: str) -> dict[str, Any]:
