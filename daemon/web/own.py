@@ -118,7 +118,7 @@ class OwnLimits(OwnHandler):
         asked = self.read_query(LimitsQuery)
         model = ""
         if asked.model:
-            route = await self.house.registry.resolve(asked.model)
+            route = await self.house.registry.resolve(asked.model, cloud=caller.user.cloud)
             if not caller.may_use(asked.model, route.model):
                 raise not_for_this_key(caller, asked.model)
             model = route.model
