@@ -144,7 +144,10 @@ class Database:
         return cls(path, writer, clock or SystemClock.continued(moment), moment)
 
     async def close(self) -> None:
-        """Finish what is queued, then close. Later writes raise StoreFailed."""
+        """Finish what is queued, then close. Later writes raise StoreFailed; closing again does nothing."""
+        if self._closing:
+            await self._writing
+            return
         self._closing = True
         self._wake.set()
         await self._writing
