@@ -153,8 +153,10 @@ class Database:
         await self._writing
         for _ in range(READERS):
             await self._idle_readers.get()  # whoever still reads, or is about to, comes to an end first
-        for reader in self._readers:
-            await reader.close()
+        while self._readers:
+            await self._readers.pop().close()
+        for _ in range(READERS):
+            self._idle_readers.put_nowait(None)  # to close once more does nothing
         # The last connection to close moves the log into the database.
         await self._writer.close()
 
