@@ -258,7 +258,7 @@ def _one_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 TestEnds = Ends.TestCase
 TestEnds.settings = settings(
-    max_examples=100,  # some five hundred exchanges
+    max_examples=100,  # some two hundred exchanges
     stateful_step_count=25,
     deadline=None,
     phases=[Phase.generate],  # what sockets decide is not the same twice: nothing to shrink or to replay
