@@ -2,8 +2,8 @@
 
 Rule: every write is a job, a plain function of a `sqlite3.Connection`; jobs that are waiting when the writer gets free
 go to its thread in one hop and become durable with one COMMIT (WAL, synchronous=FULL: Gatelodge acknowledges nothing
-that a power cut could take back). Each job has a savepoint of its own: one that raises undoes only itself. Nobody
-else opens the database for writing, and the SQL itself lives in the other modules of this package.
+that a power cut could take back). A job that raises undoes only itself (`transactions.py`). Nobody else opens the
+database for writing, and the SQL itself lives in the other modules of this package.
 """
 
 from __future__ import annotations
