@@ -133,7 +133,8 @@ ROWS = (
             ),
         ),
         "500 at once against the real deadlines: all closed after 9.1 s; 2,983 good chats answered meanwhile"
-        " (`pytest -m long -s tests/test_gate_bounds.py`)",
+        " (`pytest -m long -s tests/test_gate_bounds.py`); resident memory of a daemon: 53 MiB idle, 87 under 900 half"
+        " heads of 32,000 bytes, 590 while 60 clients send 32 MB each (16 are read, 44 get 503), no more a second time",
     ),
     Row(
         "H3",
