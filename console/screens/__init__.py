@@ -89,5 +89,5 @@ TABS: tuple[Tab, ...] = (
     # Tab("5", "usage", "Usage", "console.screens.usage:UsagePage"),
     # Tab("6", "audit", "Audit", "console.screens.audit:AuditPage"),
     # Tab("7", "limits", "Limits", "console.screens.limits:LimitsPage"),
-    # Tab("8", "jobs", "Jobs", "console.screens.jobs:JobsPage"),
+    Tab("8", "jobs", "Jobs", "console.screens.jobs:JobsPage"),
 )
