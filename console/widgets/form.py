@@ -109,8 +109,9 @@ class Form(Dialog[dict[str, str] | None]):
             typed = self._inputs[field.name].value.strip()
             wrong = field.check(typed)
             good = good and not wrong
-            hint = field.hint if isinstance(field.hint, str) else field.hint(typed)
-            self._said[field.name].show([[(clean(wrong or hint), BAD if wrong else DIM)]])
+            hint = field.hint
+            said = wrong or (hint if isinstance(hint, str) else hint(typed))  # a hint is made of a good text only
+            self._said[field.name].show([[(clean(said), BAD if wrong else DIM)]])
         return good
 
     def on_input_changed(self, event: Input.Changed) -> None:

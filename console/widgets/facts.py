@@ -1,0 +1,41 @@
+"""Names and values below each other, as the detail panes and the boxes show them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.style import Style
+
+from console.palette import BOLD, DIM, PLAIN
+from console.widgets.lines import Line, Part
+
+Fact = tuple[str, Any] | tuple[str, Any, Style]
+
+
+def title(text: str) -> Line:
+    """A heading."""
+    return [(text, BOLD)]
+
+
+def facts(pairs: Iterable[Fact], *, width: int = 13) -> list[Line]:
+    """A line a pair; those without a value are left out."""
+    lines: list[Line] = []
+    for name, value, *style in pairs:
+        if value not in (None, "", []):
+            shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            lines.append([(f"{name:<{width}} ", DIM), (shown, style[0] if style else PLAIN)])
+    return lines
+
+
+def paragraphs(lines: Sequence[Line]) -> list[str | tuple[str, Style]]:
+    """The same for a box, which has one style a line: that of the first part that is neither plain nor dim."""
+
+    def text_of(part: Part) -> str:
+        return part if isinstance(part, str) else part[0]
+
+    def style_of(line: Line) -> Style:
+        styles = [part[1] for part in line if not isinstance(part, str)]
+        return next((style for style in styles if style and style != DIM), PLAIN)
+
+    return [("".join(text_of(part) for part in line), style_of(line)) for line in lines]
