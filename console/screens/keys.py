@@ -6,7 +6,7 @@ until somebody asks for them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -155,12 +155,12 @@ class KeysPage(TablePage):
 
     # -- keys ----------------------------------------------------------------------------------------------------------
 
-    def offers(self) -> Collection[str]:
+    def offers(self) -> Sequence[str]:
         row = self.chosen[1] if self.chosen else None
         if row is None:
             return ("issue", "all")
         over = bool(_ORDER.get(self._state_of(row), 0))
-        return ("open", "issue", "all", "user", *(() if over else ("rotate", "revoke", "limits")))
+        return ("open", "issue", *(() if over else ("rotate", "revoke")), "all", "user", "limits")
 
     def action_open(self) -> None:
         if self.chosen:

@@ -7,7 +7,7 @@ their use are not on the watch stream. An edit carries the values that were seen
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -193,7 +193,7 @@ class LimitsPage(TablePage):
 
     # -- keys ----------------------------------------------------------------------------------------------------------
 
-    def offers(self) -> Collection[str]:
+    def offers(self) -> Sequence[str]:
         row = self.chosen[1] if self.chosen else None
         if row is None:
             return ("new",)

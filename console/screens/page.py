@@ -72,7 +72,7 @@ class Page(Widget, can_focus=False):
         """Show only what has these words; called at each key of `/`."""
 
     def offers(self) -> Collection[str] | None:
-        """The actions that make sense on the row under the cursor, the only ones in the footer; None: all of them."""
+        """The actions that make sense on the row under the cursor, best first: what the footer shows. None: all."""
         return None
 
     @property

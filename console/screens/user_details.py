@@ -17,7 +17,7 @@ MOST_KEYS = 12  # in the pane
 def role_of(row: Row) -> str:
     """`user`, `admin` or `service`; a service account that administers is both."""
     if row["service"]:
-        return "service" if row["role"] == "user" else "svc admin"
+        return "service" if row["role"] == "user" else "svc adm"
     return str(row["role"])
 
 

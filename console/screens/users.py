@@ -7,7 +7,7 @@ is seen when the daemon's event comes back, never painted before.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -42,8 +42,10 @@ def _dimmed(row: Row, text: str) -> Cell:
 
 
 def _notes(row: Row) -> Cell:
+    if row["code"]:
+        return f"{row['code']} {row['address']}", WARNING
     said = "must set a password" if row["must_change_password"] else ""
-    return _dimmed(row, " · ".join(each for each in (said, row["notes"]) if each))
+    return _dimmed(row, " · ".join(each for each in (row["notes"], said) if each))
 
 
 class UsersPage(TablePage):
@@ -71,8 +73,8 @@ class UsersPage(TablePage):
         self.COLUMNS = (
             Column("STATE", lambda row: (row["status"], _STYLES.get(row["status"], PLAIN)), 8),
             Column("RUN", self._run, 3, right=True, sort=lambda row: self._runs[row["email"]], descending=True),
-            Column("USER", lambda row: _dimmed(row, row["email"]), 22, most=44, sort=lambda row: row["email"]),
-            Column("ROLE", lambda row: _dimmed(row, "" if row["code"] else role_of(row)), 9, rank=1),
+            Column("USER", lambda row: _dimmed(row, row["email"]), 23, most=44, sort=lambda row: row["email"]),
+            Column("ROLE", lambda row: _dimmed(row, "" if row["code"] else role_of(row)), 7, rank=1),
             Column(
                 "KEYS",
                 lambda row: _dimmed(row, "" if row["code"] else str(self._keys[row["email"]])),
@@ -83,9 +85,7 @@ class UsersPage(TablePage):
                 descending=True,
             ),
             Column("SINCE", self._age, 5, right=True, sort=lambda row: row["created"], descending=True),
-            Column("CODE", lambda row: (row["code"] or "", WARNING), 7),
-            Column("FROM", lambda row: row["address"] or "", 9, most=20, rank=3),
-            Column("NOTES", _notes, 5, most=60, rank=4),
+            Column("CODE, FROM / NOTES", _notes, 23, most=70),
         )
         super().__init__()
         self._runs: Counter[str] = Counter()
@@ -117,15 +117,17 @@ class UsersPage(TablePage):
             self._keys = Counter(key["user"] for key in good)
         super().tick()
 
-    def offers(self) -> Collection[str]:
+    def offers(self) -> Sequence[str]:
         row = self.chosen[1] if self.chosen else None
         if row is None:
             return ("create",)
         if row["code"]:
             return ("open", "approve", "discard", "create")
-        common = ("open", "create", "role", "notes", "issue", "limits")
         reset = () if row["service"] else ("reset",)
-        return (*common, *reset, *(("disable",) if row["status"] == "active" else ("enable", "delete")))
+        rest = ("create", "issue", "limits", "notes", "role")
+        if row["status"] == "active":
+            return ("open", "disable", *reset, *rest)
+        return ("open", "enable", "delete", *rest, *reset)
 
     def nothing(self) -> Sequence[str]:
         return (
@@ -137,11 +139,13 @@ class UsersPage(TablePage):
     def status(self) -> Line:
         mirror = self.lodge.link.mirror
         people = sum(not row["service"] for row in mirror.rows["user"].values())
-        parts = list(super().status())
-        if people <= 1 and not mirror.rows["registration"]:
-            where = self.lodge.address or "http://HOST:7000"
-            parts.append((f" · nobody has registered yet: tell them to POST {where}/auth/register", WARNING))
-        return parts
+        if people > 1 or mirror.rows["registration"]:
+            return super().status()
+        where = self.lodge.address or "http://HOST:7000"
+        return [
+            f"{len(self.table.ids)} of {len(self._rows)}",
+            (f" · nobody has registered yet: POST {where}/auth/register", WARNING),
+        ]
 
     def detail(self, row: Row) -> Sequence[Line]:
         return user_lines(row, self._keys_of(row), self._runs[row["email"]], self.lodge.now())
@@ -222,7 +226,7 @@ class UsersPage(TablePage):
 
     async def _disable(self, row: Row) -> None:
         email, running = row["email"], self._runs[row["email"]]
-        cut = f" {_requests(running)} end now." if running else ""
+        cut = "" if not running else " 1 request ends now." if running == 1 else f" {running} requests end now."
         if await self.lodge.ask_yes(f"Disable {email}?{cut} Sessions end, keys rest."):
             target = UserTarget(email, version=row["version"])
             if await self.ask(protocol.USERS_DISABLE, target) is not None:
@@ -298,7 +302,3 @@ class UsersPage(TablePage):
         self._on_user(
             partial(delete_user, self), wrong={"active": "is active: only a disabled user can be deleted (d disables)"}
         )
-
-
-def _requests(number: int) -> str:
-    return "1 request" if number == 1 else f"{number} requests"
