@@ -166,8 +166,8 @@ def words(*args: object) -> list[str]:
 def test_a_trial_says_how_many_of_whom() -> None:
     """The sentence an administrator decides by."""
     said = words(tried(), "24 h")
-    assert said[0] == "Last 24 h: 37 of 1,204 requests refused (under the limits in force 3), of these users:"
-    assert said[1].split() == ["ana@example.org", "30", "of", "800", "3", "now"]
+    assert said[0] == "Last 24 h: 37 of 1,204 requests refused (as it is: 3), of these users:"
+    assert said[1].split() == ["ana@example.org", "30", "of", "800", "as", "it", "is:", "3"]
     assert "37 by req/min of user:ana@example.org" in said[-1]
 
 

@@ -28,7 +28,7 @@ def issue_fields(email: str, users: list[str]) -> list[Field]:
         Field("user", "For the user", email, hint="→ completes", check=entries.one_of(users, "user"), choices=users),
         Field("label", "Label", hint="what it is for", check=entries.a_label),
         Field("expires", "Expires after", hint=_lifetime, check=entries.an_expiry),
-        Field("models", "Models", hint="llama3* qwen3:4b; empty: all", check=entries.patterns),
+        Field("models", "Models", hint="llama3* qwen3; empty: all", check=entries.patterns),
         Field("addresses", "From addresses", hint="10.0.0.0/8; empty: any", check=entries.networks),
         Field("metrics", "For /metrics alone", "n", hint="y or n", check=entries.yes_or_no),
     ]
@@ -37,7 +37,7 @@ def issue_fields(email: str, users: list[str]) -> list[Field]:
 def key_question(typed: dict[str, str]) -> KeysIssue:
     """What the form asks for."""
     return KeysIssue(
-        typed["user"],
+        typed["user"].casefold(),
         typed["label"],
         expires_seconds=times.seconds_of(typed["expires"]) if typed["expires"] else None,
         models=entries.words(typed["models"]),

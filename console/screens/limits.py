@@ -77,7 +77,8 @@ class LimitsPage(TablePage):
         self._lines: dict[str, LimitLine] = {}
         self._answers = 0
         self._wrong = ""
-        self._asked_for = ""
+        self._pinned = ""  # somebody wants to see this target, whatever it says or uses
+        self._wanted = False  # and the cursor on it, once it is there
         self._poll: asyncio.Task[None] | None = None
         self._again = asyncio.Event()
 
@@ -101,7 +102,7 @@ class LimitsPage(TablePage):
         if line.target.startswith("key:"):
             key = self.lodge.link.mirror.rows["key"].get(line.target.removeprefix("key:"))
             return f"{key['label']} · {key['user']}" if key else ""
-        return {"model": "all who ask it", "address": "all from there"}.get(line.target.partition(":")[0], "")
+        return "shared" if line.target.startswith(("model:", "address:")) else ""
 
     # -- rows ----------------------------------------------------------------------------------------------------------
 
@@ -148,6 +149,7 @@ class LimitsPage(TablePage):
         self._poll = asyncio.create_task(self._keep_asking())
 
     def hidden(self) -> None:
+        self._pinned = ""
         if self._poll is not None:
             self._poll.cancel()
             self._poll = None
@@ -157,9 +159,9 @@ class LimitsPage(TablePage):
 
     async def _keep_asking(self) -> None:
         while True:
+            self._again.clear()
             if self.lodge.link.is_live and self.screen.is_current and not self.is_paused:
                 await self._look()
-            self._again.clear()
             try:
                 async with asyncio.timeout(EVERY * (2 if self.lodge.slow else 1)):
                     await self._again.wait()
@@ -170,25 +172,23 @@ class LimitsPage(TablePage):
         try:
             limits = await self.lodge.channel.ask(protocol.LIMITS_SHOW, LimitsShow())
             uses = await self.lodge.channel.ask(protocol.LIMITS_USE, LimitsUse(most=MOST))
-            named = self._asked_for
-            if named and not any(row.target == named for row in limits):
-                limits = [*limits, *await self.lodge.channel.ask(protocol.LIMITS_SHOW, LimitsShow(named))]
+            pinned = self._pinned
+            if pinned and not any(row.target == pinned for row in limits):
+                limits = [*limits, *await self.lodge.channel.ask(protocol.LIMITS_SHOW, LimitsShow(pinned))]
         except (Refused, Unreachable) as error:
-            self._wrong = why(error)
-            self._asked_for = ""
+            self._wrong, self._pinned = why(error), ""
             return
         self._wrong = ""
         self._lines = limit_lines(cleaned(msgspec.to_builtins(limits)), cleaned(msgspec.to_builtins(uses)))
         self._answers += 1
-        if self._asked_for:
+        if self._wanted:
             self.tick()
-            if self.table.select(self._asked_for):
-                self._asked_for = ""
+            self._wanted = not self.table.select(self._pinned)
 
     def look_at(self, target: str) -> None:
         """Put the cursor on this target, which may have no limits of its own yet."""
         self.apply_filter("")
-        self._asked_for = target
+        self._pinned, self._wanted = target, True
         self._again.set()
 
     # -- keys ----------------------------------------------------------------------------------------------------------
@@ -230,9 +230,8 @@ class LimitsPage(TablePage):
         if row is not None:
             found = limit_lines([cleaned(msgspec.to_builtins(row))], [])
             line = next(iter(found.values()))
-            self._asked_for = line.target
+            self.look_at(line.target)
             await self._edit(line)
-            self._again.set()
 
     def action_clear(self) -> None:
         if self.chosen and self.may_change():

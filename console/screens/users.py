@@ -139,7 +139,7 @@ class UsersPage(TablePage):
     def status(self) -> Line:
         mirror = self.lodge.link.mirror
         people = sum(not row["service"] for row in mirror.rows["user"].values())
-        if people > 1 or mirror.rows["registration"]:
+        if people > 1 or mirror.rows["registration"] or self.filter_text:
             return super().status()
         where = self.lodge.address or "http://HOST:7000"
         return [

@@ -95,7 +95,7 @@ def change_paragraphs(
 
 
 def trial_paragraphs(tried: LimitsTried, period: str) -> list[Paragraph]:
-    """`Last 24 h: 37 of 1,204 requests refused (now 3), of these users: …`."""
+    """`Last 24 h: 37 of 1,204 requests refused (as it is: 3), of these users: …`."""
     span = f"Last {period}"
     if not tried.complete:
         span = f"From {day_and_time(tried.since)} to {day_and_time(tried.until)} (the replay ran out of time)"
@@ -109,7 +109,7 @@ def trial_paragraphs(tried: LimitsTried, period: str) -> list[Paragraph]:
     lines: list[Paragraph] = [sentence]
     shown = [user for user in tried.users if user.refused][:MOST_USERS]
     for user in shown:
-        now = f"   {user.refused_now:,} now" if user.refused_now else ""
+        now = f"   as it is: {user.refused_now:,}" if user.refused_now else ""
         lines.append((f"  {fit(user.user, 30)} {user.refused:>7,} of {user.requests:,}{now}", PLAIN))
     more = sum(1 for user in tried.users if user.refused) - len(shown)
     if more > 0:
@@ -119,4 +119,4 @@ def trial_paragraphs(tried: LimitsTried, period: str) -> list[Paragraph]:
 
 
 def _now(tried: LimitsTried) -> str:
-    return f" (under the limits in force {tried.refused_now:,})"
+    return f" (as it is: {tried.refused_now:,})"
