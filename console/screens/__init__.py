@@ -85,7 +85,7 @@ TABS: tuple[Tab, ...] = (
     Tab("1", "live", "Live", "console.screens.live:LivePage"),
     Tab("2", "users", "Users", "console.screens.users:UsersPage", _pending),
     Tab("3", "keys", "Keys", "console.screens.keys:KeysPage"),
-    # Tab("4", "models", "Models", "console.screens.models:ModelsPage", _sick),
+    Tab("4", "models", "Models", "console.screens.models:ModelsPage", _sick),
     Tab("5", "usage", "Usage", "console.screens.usage:UsagePage"),
     Tab("6", "audit", "Audit", "console.screens.audit:AuditPage"),
     Tab("7", "limits", "Limits", "console.screens.limits:LimitsPage"),
