@@ -166,7 +166,7 @@ def target(text: str) -> str:
         return ""
     name = name.strip()
     if not colon or kind not in ("user", "key", "model", "address"):
-        return "user:EMAIL key:ID model:NAME address:CIDR"
+        return "user: key: model: address:"
     if not name:
         return f"which {kind}?"
     if kind == "user":

@@ -55,8 +55,8 @@ def test_targets_that_are_one(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "user:EMAIL"),
-        ("ana", "user:EMAIL"),
+        ("", "user: key:"),
+        ("ana", "user: key:"),
         ("key:", "which key?"),
         ("user:ana", "no e-mail address"),
         ("address:10.0.0.1/8", "the network is 10.0.0.0/8"),
@@ -199,15 +199,15 @@ def test_targets_with_limits_and_targets_that_use_something_are_lines() -> None:
 def test_a_bar_has_its_numbers_beside_it() -> None:
     """Full is a word; nothing used is an empty bar."""
     use = {"target": "t", "limit": "requests_per_minute", "used": 8, "max": 10, "frees_at": None}
-    assert gauge(use)[0] == "██████▍·  80%"
-    assert gauge(use | {"used": 10})[0] == "████████ full"
-    assert gauge(use | {"max": 0, "used": 0})[0] == "████████ full"
-    assert gauge(None)[0] == "········   0%"
+    assert gauge(use)[0] == "████▊·  80%"
+    assert gauge(use | {"used": 10})[0] == "██████ full"
+    assert gauge(use | {"max": 0, "used": 0})[0] == "██████ full"
+    assert gauge(None)[0] == "······   0%"
     lines = gauges({"requests_per_minute": 10, "tokens_per_day": 0}, [use], NOW, own={"tokens_per_day": 0})
     texts = ["".join(part if isinstance(part, str) else part[0] for part in each) for each in lines]
-    assert texts[0] == "requests/minute  ██████▍· 8/10  (default)"
-    assert texts[1] == "requests/hour    unlimited"
-    assert texts[4] == "tokens/day       ████████ 0/0"
+    assert texts[0] == "requests/minute ████▊· 8/10  (default)"
+    assert texts[1] == "requests/hour   unlimited"
+    assert texts[4] == "tokens/day      ██████ 0/0"
 
 
 def test_limits_in_few_words() -> None:

@@ -8,14 +8,22 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from textual.widgets import Input
 
 from common import protocol
 from common.protocol import LimitsSet, LimitsShow, LimitTarget, LimitValues
+from console.screens import limits
 from tests.rigs.console import Seat, open_seat
 from tests.rigs.until import until
 
 ANA = "user:ana@example.org"
+
+
+@pytest.fixture(autouse=True)
+def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What somebody else changed is seen at the next look: here soon."""
+    monkeypatch.setattr(limits, "EVERY", 0.1)
 
 
 @asynccontextmanager
@@ -51,12 +59,12 @@ async def own(seat: Seat, target: str) -> LimitValues:
 async def test_what_is_used_is_a_bar_with_numbers(tmp_path: Path) -> None:
     """The default first, then the fullest; a user under the default has a line while something is used."""
     async with limits_page(tmp_path) as seat:
-        frame = await seat.sees("████····  50%", "4/8 req/min", "8/min", "every user", ANA)
+        frame = await seat.sees("███···  50%", "4/8 req/min", "8/min", "every user", ANA)
         lines = frame.split("\n")
         assert "default" in lines[4] and "every user" in lines[4]
         for _ in range(4):
             await seat.office.gate.chat()
-        await seat.sees("████████ full", "8/8 req/min")
+        await seat.sees("██████ full", "8/8 req/min")
         assert (await seat.office.gate.chat()).status_code == 429
         await choose(seat, ANA)
         await seat.press("enter")
@@ -84,7 +92,7 @@ async def test_a_limit_is_tried_then_applied_to_the_next_request(tmp_path: Path)
         await seat.press("enter")
         await seat.sees("Change the limits")
         await seat.press("y")
-        await seat.sees("are changed: the next request is under them", "████████ full", "3/min · 50k tok/day")
+        await seat.sees("are changed: the next request is under them", "██████ full", "3/min · 50k tok/day")
         assert await own(seat, ANA) == LimitValues(requests_per_minute=3, tokens_per_day=50_000)
         assert (await seat.office.gate.chat()).status_code == 429
 
@@ -171,7 +179,7 @@ async def test_any_target_can_be_limited(tmp_path: Path) -> None:
     """A model, an address, a key; what is no target is told while one types, what is unknown by the daemon."""
     async with limits_page(tmp_path) as seat:
         await seat.press("n")
-        await seat.sees("Limit whom?", "user:EMAIL key:ID")
+        await seat.sees("Limit whom?", "user: key: model: address:")
         fill(seat, target="address:10.0.0.1/8")
         await seat.sees("the network is 10.0.0.0/8")
         fill(seat, target="user:bob@example.org")
@@ -198,7 +206,7 @@ async def test_from_a_user_to_their_limits(tmp_path: Path) -> None:
         await seat.press("2")
         await seat.sees("ana@example.org")
         await seat.press("l")
-        await seat.sees("[7 Limits]", ">········   0%", ANA)
+        await seat.sees("[7 Limits]", ">······   0%", ANA)
         await seat.press("u")
         await seat.sees("[2 Users]", "filter 'ana@example.org'")
 

@@ -23,7 +23,7 @@ from console.palette import DIM, GOOD, PLAIN, WARNING
 from console.screens.key_forms import issue_key, rotate_key
 from console.screens.page import TablePage
 from console.screens.user_details import key_state
-from console.widgets.facts import facts, paragraphs, title
+from console.widgets.facts import PANE, facts, paragraphs, title
 from console.widgets.lines import Line
 
 _STYLES = {"active": GOOD, "suspended": WARNING, "expired": DIM, "revoked": DIM}
@@ -52,12 +52,12 @@ class KeysPage(TablePage):
         self.COLUMNS = (
             Column("STATE", self._state, 9, sort=lambda key: key["state"]),
             Column("USED", self._used, 5, right=True, sort=lambda key: key["last_used"], descending=True),
-            Column("USER", self._text("user"), 16, most=40, sort=lambda key: key["user"]),
+            Column("USER", self._text("user"), 16, most=60, sort=lambda key: key["user"]),
             Column("LABEL", self._text("label"), 12, most=32, sort=lambda key: key["label"]),
             Column("FROM", self._text("last_address"), 11, most=20, rank=2, sort=lambda key: key["last_address"]),
             Column("EXPIRES", self._expires, 8, right=True, sort=lambda key: key["expires"]),
-            Column("MODELS", self._models, 10, most=40, rank=3),
-            Column("ADDRESSES", self._addresses, 9, most=40, rank=5),
+            Column("MODELS", self._models, 10, most=30, rank=3),
+            Column("ADDRESSES", self._addresses, 9, most=30, rank=5),
             Column("ID", self._text("id"), 10, rank=4),
         )
         super().__init__()
@@ -124,9 +124,9 @@ class KeysPage(TablePage):
         return parts
 
     def detail(self, row: Row) -> Sequence[Line]:
-        return self._lines(row)
+        return self._lines(row, room=PANE)
 
-    def _lines(self, key: Row) -> list[Line]:
+    def _lines(self, key: Row, *, room: int | None = None) -> list[Line]:
         now, state = self.lodge.now(), self._state_of(key)
         why = {"suspended": "suspended: its user is disabled"}.get(state, state)
         used, expires = key["last_used"], key["expires"]
@@ -149,7 +149,8 @@ class KeysPage(TablePage):
                     ("last used", f"{day_and_time(used)}, {age(used, now)} ago" if used else "never"),
                     ("last from", key["last_address"]),
                     ("old secret", f"works until {day_and_time(grace)}" if grace else "", WARNING),
-                ]
+                ],
+                room=room,
             ),
         ]
 

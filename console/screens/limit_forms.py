@@ -83,7 +83,8 @@ async def edit_limits(page: LimitsPage, line: LimitLine) -> bool:
 
     fields, problem = limit_fields(line), ""
     while True:
-        said: list[str | tuple[str, Style]] = [("A number (also 50k, 2m), or unlimited. Empty says nothing.", DIM)]
+        empty = "the default holds" if line.inherits else "unlimited"
+        said: list[str | tuple[str, Style]] = [(f"A number (also 50k, 2m), or unlimited. Empty: {empty}.", DIM)]
         if problem:
             said.append((problem, BAD))
         typed = await page.app.push_screen_wait(Form(f"Limits of {line.target}", fields, said, done="try them"))

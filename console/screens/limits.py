@@ -66,12 +66,12 @@ class LimitsPage(TablePage):
 
     def __init__(self) -> None:
         self.COLUMNS = (
-            Column("IN USE", self._gauge, 13, sort=_fullness, descending=True),
-            Column("OF", lambda line: spent(line.fullest) if line.fullest else "", 16),
+            Column("IN USE", self._gauge, 11, sort=_fullness, descending=True),
+            Column("OF", lambda line: spent(line.fullest) if line.fullest else "", 15, most=18),
             Column("FREES", self._frees, 7, right=True, rank=1),
-            Column("TARGET", self._target, 22, most=44, sort=lambda line: line.target),
+            Column("TARGET", self._target, 20, most=60, sort=lambda line: line.target),
             Column("WHOSE", self._whose, 12, most=30, rank=2),
-            Column("LIMITS", _limits, 16, most=90),
+            Column("LIMITS", _limits, 20, most=60),
         )
         super().__init__()
         self._lines: dict[str, LimitLine] = {}

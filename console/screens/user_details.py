@@ -21,8 +21,8 @@ def role_of(row: Row) -> str:
     return str(row["role"])
 
 
-def user_lines(row: Row, keys: Sequence[Row], running: int, now: float) -> list[Line]:
-    """The user, with the keys; a registration says what to do with it."""
+def user_lines(row: Row, keys: Sequence[Row], running: int, now: float, *, room: int | None = None) -> list[Line]:
+    """The user, with the keys; a registration says what to do with it. `room`: see `facts`."""
     if row["status"] == "pending":
         return [
             title("WAITS TO BE LET IN"),
@@ -32,7 +32,8 @@ def user_lines(row: Row, keys: Sequence[Row], running: int, now: float) -> list[
                     ("code", row["code"], WARNING),
                     ("from", row["address"]),
                     ("registered", f"{day_and_time(row['created'])}, {age(row['created'], now)} ago"),
-                ]
+                ],
+                room=room,
             ),
             [],
             ["Ask them for their code: it tells them from"],
@@ -50,7 +51,8 @@ def user_lines(row: Row, keys: Sequence[Row], running: int, now: float) -> list[
                 ("since", day_and_time(row["created"])),
                 ("let in", day_and_time(row["approved"])),
                 ("notes", row["notes"]),
-            ]
+            ],
+            room=room,
         ),
         [],
         title(f"KEYS ({len(keys)})"),
@@ -64,10 +66,14 @@ def key_lines(keys: Iterable[Row], now: float) -> list[Line]:
         [
             (f"{key_state(key, now):<10}", DIM if key_state(key, now) != "active" else PLAIN),
             f"{key['label']}  ",
-            (f"…{key['id'][-4:]}  used {age(key['last_used'], now)}", DIM),
+            (f"…{key['id'][-4:]}  {_use(key, now)}", DIM),
         ]
         for key in keys
     ]
+
+
+def _use(key: Row, now: float) -> str:
+    return f"used {age(key['last_used'], now)} ago" if key["last_used"] else "never used"
 
 
 def _more(left: int) -> list[Line]:

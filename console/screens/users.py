@@ -29,7 +29,7 @@ from console.palette import DIM, GOOD, PLAIN, WARNING
 from console.screens.page import TablePage
 from console.screens.user_actions import create_user, delete_user, reset_password
 from console.screens.user_details import role_of, user_lines, whole_user_lines
-from console.widgets.facts import paragraphs
+from console.widgets.facts import PANE, paragraphs
 from console.widgets.lines import Line
 
 _STYLES = {"pending": WARNING, "active": GOOD, "disabled": DIM}
@@ -45,7 +45,7 @@ def _notes(row: Row) -> Cell:
     if row["code"]:
         return f"{row['code']} {row['address']}", WARNING
     said = "must set a password" if row["must_change_password"] else ""
-    return _dimmed(row, " · ".join(each for each in (row["notes"], said) if each))
+    return (said, DIM) if not row["notes"] else _dimmed(row, " · ".join(each for each in (row["notes"], said) if each))
 
 
 class UsersPage(TablePage):
@@ -73,7 +73,7 @@ class UsersPage(TablePage):
         self.COLUMNS = (
             Column("STATE", lambda row: (row["status"], _STYLES.get(row["status"], PLAIN)), 8),
             Column("RUN", self._run, 3, right=True, sort=lambda row: self._runs[row["email"]], descending=True),
-            Column("USER", lambda row: _dimmed(row, row["email"]), 23, most=44, sort=lambda row: row["email"]),
+            Column("USER", lambda row: _dimmed(row, row["email"]), 23, most=60, sort=lambda row: row["email"]),
             Column("ROLE", lambda row: _dimmed(row, "" if row["code"] else role_of(row)), 7, rank=1),
             Column(
                 "KEYS",
@@ -85,7 +85,7 @@ class UsersPage(TablePage):
                 descending=True,
             ),
             Column("SINCE", self._age, 5, right=True, sort=lambda row: row["created"], descending=True),
-            Column("CODE, FROM / NOTES", _notes, 23, most=70),
+            Column("CODE, FROM / NOTES", _notes, 23, most=60),
         )
         super().__init__()
         self._runs: Counter[str] = Counter()
@@ -148,7 +148,7 @@ class UsersPage(TablePage):
         ]
 
     def detail(self, row: Row) -> Sequence[Line]:
-        return user_lines(row, self._keys_of(row), self._runs[row["email"]], self.lodge.now())
+        return user_lines(row, self._keys_of(row), self._runs[row["email"]], self.lodge.now(), room=PANE)
 
     def _keys_of(self, row: Row) -> list[Row]:
         keys = self.lodge.link.mirror.rows["key"].values()

@@ -7,9 +7,11 @@ from typing import Any
 
 from rich.style import Style
 
+from console.cells import wrap
 from console.palette import BOLD, DIM, PLAIN
 from console.widgets.lines import Line, Part
 
+PANE = 30  # cells that the pane beside a table has for a value
 Fact = tuple[str, Any] | tuple[str, Any, Style]
 
 
@@ -18,13 +20,15 @@ def title(text: str) -> Line:
     return [(text, BOLD)]
 
 
-def facts(pairs: Iterable[Fact], *, width: int = 13) -> list[Line]:
-    """A line a pair; those without a value are left out."""
+def facts(pairs: Iterable[Fact], *, room: int | None = None, width: int = 13) -> list[Line]:
+    """A line a pair; those without a value are left out. A value longer than `room` cells goes on below."""
     lines: list[Line] = []
     for name, value, *style in pairs:
         if value not in (None, "", []):
             shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-            lines.append([(f"{name:<{width}} ", DIM), (shown, style[0] if style else PLAIN)])
+            for n, piece in enumerate([shown] if room is None else wrap(shown, room)):
+                named = name if n == 0 else ""
+                lines.append([(f"{named:<{width}} ", DIM), (piece, style[0] if style else PLAIN)])
     return lines
 
 

@@ -49,6 +49,7 @@ class Form(Dialog[dict[str, str] | None]):
     Form .label { height: 1; }
     Form .said { width: 1fr; height: 1; padding: 0 0 0 1; }
     Form Input { width: 1fr; }
+    Form Input > .input--suggestion { text-style: dim; }
     """
     has_fields = True
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -42,11 +42,11 @@ def colour(part: float) -> Style:
 
 
 def gauge(use: Row | None) -> Cell:
-    """`█████▌·· 69%`, or `████████ full`."""
+    """`████▏·  69%`, or `██████ full`."""
     if use is None:
-        return ("········   0%", DIM)
+        return ("······   0%", DIM)
     part = share(use)
-    return bar(part, 8) + (" full" if part >= 1.0 else f" {int(part * 100):3d}%"), colour(part)
+    return bar(part, 6) + (" full" if part >= 1.0 else f" {int(part * 100):3d}%"), colour(part)
 
 
 def spent(use: Row) -> str:
@@ -69,7 +69,7 @@ def gauges(
     for name in LIMIT_FIELDS:
         value = values.get(name)
         use = used.get(name) or ({"used": 0, "max": value, "limit": name, "frees_at": None} if value else None)
-        title = (fit(TITLES[name], 17), DIM)
+        title = (fit(TITLES[name], 16), DIM)
         if not isinstance(value, int) or use is None:
             if value != 0:
                 lines.append([title, ("unlimited", DIM)])
@@ -79,5 +79,5 @@ def gauges(
         frees = f"  frees {time_left(use['frees_at'], now)}" if use["frees_at"] and part > 0 else ""
         whose = "" if own is None else "" if own.get(name) is not None else "  (default)"
         numbers = f" {about(use['used'])}/{short_amount(value)}"
-        lines.append([title, (bar(part, 8), colour(part) if part else DIM), (numbers + frees, PLAIN), (whose, DIM)])
+        lines.append([title, (bar(part, 6), colour(part) if part else DIM), (numbers + frees, PLAIN), (whose, DIM)])
     return lines
