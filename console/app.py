@@ -195,6 +195,9 @@ class Lodge(App[None]):
         """Textual's toasts read markup unless they are told not to."""
         super().notify(message, **(given | {"markup": False}))
 
+    def _set_pointer_shape(self, shape: str) -> None:
+        """Textual sends OSC 22 at every screen: only one terminal knows it, some print it."""
+
     # -- the end -------------------------------------------------------------------------------------------------------
 
     def _fatal_error(self) -> None:
