@@ -22,6 +22,12 @@ from tests.rigs.upstream_behaviours import saying
 NASTY = "[/] [@click=app.quit]x[/] \x1b[2J\x1b]0;pwned\x07 \u202e"
 
 
+@pytest.fixture(autouse=True)
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tick of a fortieth of a second: what is tested is what comes, not how often it is drawn."""
+    monkeypatch.setattr("console.screens.main.TICK", 0.025)
+
+
 @asynccontextmanager
 async def audit_page(tmp_path: Path, *, size: tuple[int, int] = (80, 24), records: int = 0) -> AsyncIterator[Seat]:
     """A console on its Audit page, after so many exchanges."""

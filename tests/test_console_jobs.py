@@ -18,6 +18,12 @@ from tests.rigs.keeping import ROOT
 from tests.rigs.until import until
 
 
+@pytest.fixture(autouse=True)
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tick of a fortieth of a second: what is tested is what comes, not how often it is drawn."""
+    monkeypatch.setattr("console.screens.main.TICK", 0.025)
+
+
 @asynccontextmanager
 async def jobs_page(tmp_path: Path, *, size: tuple[int, int] = (80, 24)) -> AsyncIterator[Seat]:
     """A console on its Jobs page."""

@@ -21,6 +21,12 @@ from tests.rigs.console import Seat, open_seat
 from tests.rigs.until import until
 
 
+@pytest.fixture(autouse=True)
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tick of a fortieth of a second: what is tested is what comes, not how often it is drawn."""
+    monkeypatch.setattr("console.screens.main.TICK", 0.025)
+
+
 @asynccontextmanager
 async def usage_page(tmp_path: Path, *, size: tuple[int, int] = (80, 24)) -> AsyncIterator[Seat]:
     """Ana asked twice, Ben once, with a label of his own that a spreadsheet would run; and the console looks."""
@@ -38,7 +44,7 @@ async def usage_page(tmp_path: Path, *, size: tuple[int, int] = (80, 24)) -> Asy
 async def test_who_used_what_in_the_last_day(tmp_path: Path) -> None:
     """Sums, shares, the curve; the most first; everything fits."""
     async with usage_page(tmp_path) as seat:
-        frame = await seat.sees("[24h]", "[user]", "3 requests", "tokens out", "2 of 2", "as of")
+        frame = await seat.sees("[24h]", "[user]", "3 req", "tokens out", "2 of 2", "as of")
         lines = [line for line in frame.split("\n") if "@example.org" in line]
         assert "ana" in lines[0]
         assert "ben" in lines[1]
@@ -66,12 +72,12 @@ async def test_one_user_by_model_and_on_to_the_audit(tmp_path: Path) -> None:
     """Enter narrows, Esc widens, `a` shows the exchanges behind a line."""
     async with usage_page(tmp_path) as seat:
         await seat.press("g", "enter")
-        frame = await seat.sees("only ana@example.org", "[model]", "smollm2:135m", "2 requests")
+        frame = await seat.sees("only ana@example.org", "[model]", "smollm2:135m", "2 req")
         assert "qwen3" not in frame.partition("MODEL")[2]
         await seat.press("a")
         await seat.sees("[6 Audit]", "2 found", "user:ana@example.org model:smollm2:135m")
         await seat.press("5", "escape")
-        await seat.sees("[user]", "ben@example.org", "3 requests")
+        await seat.sees("[user]", "ben@example.org", "3 req")
 
 
 async def test_what_is_in_sight_is_saved_as_csv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +114,7 @@ async def test_figures_stay_while_the_daemon_is_away(tmp_path: Path) -> None:
     async with usage_page(tmp_path, size=(200, 60)) as seat:
         page = seat.app.main.page
         assert isinstance(page, UsagePage)
-        await seat.sees("tokens out: highest", "requests: highest", "GPU time")
+        await seat.sees("tokens out per 1h, highest", "requests per 1h, highest", "GPU time")
         seat.app.channel.path = tmp_path / "nowhere"
         await seat.press("b")
         await seat.sees("no daemon", "ana@example.org")

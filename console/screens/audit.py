@@ -67,11 +67,11 @@ class AuditPage(TablePage):
     NOUN = "exchanges"
     COLUMNS: Sequence[Column] = (
         Column("RECEIVED (UTC)", lambda row: f"{row['received'][5:10]} {row['received'][11:19]}", 14),
-        Column("STATE", _state, 9, most=18),
+        Column("STATE", _state, 11, most=18),
         Column("USER", lambda row: row["user"], 15, most=28),
         Column("MODEL", lambda row: row["model"], 12, most=24, rank=1),
         Column("OUT", lambda row: count(row["tokens_out"]), 5, right=True, rank=2),
-        Column("PROMPT", _words, 12, most=400),
+        Column("PROMPT", _words, 22, most=90),
         Column("IN", lambda row: count(row["tokens_in"]), 5, right=True, rank=5),
         Column("TOOK", took, 6, right=True, rank=3),
         Column("CLIENT", lambda row: row["client_label"] or "-", 8, most=14, rank=4),

@@ -69,6 +69,7 @@ class AuditedScreen(Overlay):
         self.draw()
         if self.exchange is None:
             return
+        self.prompt.say("that you read this is recorded in the audit")
         try:
             self.position = await self.lodge.channel.ask(protocol.AUDIT_POSITION, AuditPosition(str(self.log_id)))
         except (Refused, Unreachable) as error:
@@ -96,7 +97,7 @@ class AuditedScreen(Overlay):
             state = one.state or "running"
             parts += [" · ", (clean(state), GOOD if state == "ok" else BAD if one.state else WARNING)]
             parts += [f" · {clean(one.user)} · {clean(one.model)} · {day_and_time(one.received)}"]
-            parts += [(" · JSON" if self._as_json else "", WARNING), (" · that you read it is recorded", DIM)]
+            parts += [(" · JSON" if self._as_json else "", WARNING)]
         return parts
 
     # -- keys ----------------------------------------------------------------------------------------------------------
@@ -235,13 +236,18 @@ def chain_lines(position: ChainPosition | None, problem: str) -> list[Paragraph]
     if position is None:
         return [("chain     being hashed anew …", DIM)]
     lines: list[Paragraph] = [
-        f"chain     record {link.seq} of {position.head_seq}, {clean(link.event)}, {clean(link.hash)}"
+        line
         for link in position.links
+        for line in (
+            f"chain     record {link.seq} of {position.head_seq}, {clean(link.event)}, its hash",
+            f"          {clean(link.hash)}",
+        )
     ]
     lines += [(f"          PROBLEM: {clean(each)}", BAD) for each in position.problems]
     if not position.problems:
         partly = "" if position.whole else " (its seal is further away)"
-        lines.append((f"          holds: {position.checked} records from there on were hashed anew{partly}", GOOD))
+        many = "1 record was" if position.checked == 1 else f"{position.checked} records from there on were"
+        lines.append((f"          holds: {many} hashed anew{partly}", GOOD))
     seal = position.seal
     if seal is None:
         lines.append(("          not sealed yet: a signed checkpoint follows within a minute", DIM))

@@ -52,8 +52,8 @@ async def export(page: Page, search: str = "") -> None:
     text = [
         "Prompts and answers go into the file. Without a file name the daemon writes it into its own folder of "
         "exports, as a job: that goes on when you leave.",
-        "With one, it is written on this machine with your rights (0600), as long as this console runs; it takes user:, "
-        "since: and until: only.",
+        "With one, it is written on this machine with your rights (0600), as long as this console runs; it takes "
+        "user:, since: and until: only.",
     ]
 
     async def begin(typed: dict[str, str]) -> None:
@@ -70,7 +70,7 @@ async def export(page: Page, search: str = "") -> None:
 
 
 def _what(text: str) -> str:
-    return "" if text else "empty: everybody's; or user: since: …"
+    return "" if text else "empty: everybody's"
 
 
 def _where(text: str) -> str:
@@ -81,9 +81,8 @@ def _local(wanted: AuditFilter, form: Literal["csv", "jsonl"]) -> AuditExport:
     """The question of an export to a file here. Refused, in words, where the filter says more than it can."""
     more = [name for name in wanted.__struct_fields__ if getattr(wanted, name) and name not in ONLY_LOCAL]
     if more:
-        raise Unreachable(
-            f"a file here takes user:, since: and until: only, not {more[0]}:; leave File empty for a job"
-        )
+        words = f"a file here takes user:, since: and until: only, not {more[0]}:; leave File empty for a job"
+        raise Refused(Failure(words, "invalid_request"), 400)
     return AuditExport(user=wanted.user, since=wanted.since, until=wanted.until, format=form)
 
 

@@ -76,7 +76,7 @@ class JobsPage(TablePage):
         Column("BY", lambda row: _dimmed(row, row["actor"]), 6, most=12, rank=2, sort=lambda row: row["actor"]),
     )
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "open", "Details"),
+        Binding("enter", "open", "Show"),
         Binding("c", "cancel", "Cancel"),
         Binding("e", "export", "Export"),
         Binding("v", "verify", "Verify"),
@@ -194,10 +194,11 @@ def facts(row: Row, now: float) -> list[tuple[str, str, Style]]:
         ("took", _took(row, now), PLAIN),
     ]
     if row["state"] == "running":
-        done = amount(row["done"], row["unit"])
-        of = f" of {amount(row['total'], row['unit'])}" if row["total"] is not None else ""
+        whole = amount(row["done"], row["unit"])
+        if row["total"] is not None:
+            whole = f"{whole.removesuffix(' ' + row['unit'])} of {amount(row['total'], row['unit'])}"
         left = "" if row["eta_seconds"] is None else f"{times.short(row['eta_seconds'])}, for this step"
-        now_lines = [("step", row["step"], PLAIN), ("done", done + of, PLAIN), ("rate", job_rate(row), PLAIN)]
+        now_lines = [("step", row["step"], PLAIN), ("done", whole, PLAIN), ("rate", job_rate(row), PLAIN)]
         found[1:1] = [*now_lines, ("left", left, PLAIN)]
     return [(name, str(value), style) for name, value, style in found if value not in (None, "")]
 

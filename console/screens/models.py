@@ -35,6 +35,13 @@ LOOK_EVERY = 10.0  # seconds between two looks at the models
 STATES = {"ok": GOOD, "down": BAD, "unknown": WARNING, "drained": WARNING, "loaded": GOOD, "failed": BAD}
 
 
+def _delay(milliseconds: float | None) -> str:
+    """`12ms`, `1.3s`; empty where it is not known."""
+    if milliseconds is None:
+        return ""
+    return f"{milliseconds:.0f}ms" if milliseconds < 999.5 else f"{milliseconds / 1000:.1f}s"
+
+
 def upstream_line(row: Row, order: int) -> Row:
     """An upstream as a line of the table."""
     state = "drained" if row["drained"] and row["state"] == "ok" else row["state"]
@@ -105,9 +112,9 @@ class ModelsPage(TablePage):
     KINDS = ("upstream",)
     MOVES = True  # pulls, and what is unloaded in a while
     COLUMNS: Sequence[Column] = (
-        Column("STATE", lambda line: (line["state"], STATES.get(line["state"], WAITING)), 9),
+        Column("STATE", lambda line: (line["state"], STATES.get(line["state"], WAITING)), 8),
         Column("BUSY", lambda line: line["busy"], 6, right=True),
-        Column("MS", lambda line: "" if line["latency"] is None else f"{line['latency']:.0f}", 4, right=True),
+        Column("DELAY", lambda line: _delay(line["latency"]), 5, right=True),
         Column(
             "NAME",
             lambda line: (line["name"], BOLD) if line["kind"] == "upstream" else line["name"],
@@ -125,7 +132,7 @@ class ModelsPage(TablePage):
         ),
         Column("VRAM", lambda line: "" if line["vram"] is None else bytes_of(line["vram"]), 7, right=True),
         Column("UNLOADS", lambda line: line["until"], 7, right=True, rank=1),
-        Column("ABOUT", lambda line: (line["about"], line["style"]), 15, most=100),
+        Column("ABOUT", lambda line: (line["about"], line["style"]), 15, most=60),
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "open", "Show"),

@@ -26,6 +26,7 @@ from console.client import Refused, Unreachable
 from console.columns import Cell, Column
 from console.figures import count, span, thousands
 from console.mirror import Row, cleaned
+from console.moments import coarse
 from console.palette import BAD, BOLD, DIM, GOOD, TAB, WARNING
 from console.screens.page import TablePage, why
 from console.spending import GROUPS, OTHERS, PERIODS, TOPS, as_csv, curve, percent, since
@@ -152,12 +153,12 @@ class UsagePage(TablePage):
         if self._answer is None:
             return [parts]
         total = self._answer.total
-        sums: list[Part] = [" ", (thousands(total.requests), BOLD), " requests  "]
+        sums: list[Part] = [" ", (thousands(total.requests), BOLD), " req  "]
         sums += [(count(total.tokens_in), BOLD), " in  ", (count(total.tokens_out), BOLD), " out  "]
         sums += [(span(total.gpu_seconds), BOLD), " GPU  "]
         for number, word, style in (
             (total.refusals, "refused", WARNING),
-            (total.errors, "errors", BAD),
+            (total.errors, "err", BAD),
             (total.departures, "left", BOLD),
             (total.cut, "cut", BOLD),
         ):
@@ -172,9 +173,9 @@ class UsagePage(TablePage):
         half = max(10, width // 2 - 2)
         series = self._answer.series
         out, requests = curve(series, "tokens_out", half), curve(series, "requests", half)
-        beginning = f"the last {PERIODS[self._period][0]}"
-        left = f"tokens out: highest {count(round(max(out, default=0)))} a point, {beginning}"
-        right = f"requests: highest {count(round(max(requests, default=0)))} a point, {beginning}"
+        each = coarse(self._answer.bucket_seconds) if len(series) <= half else "point"
+        left = f"tokens out per {each}, highest {count(round(max(out, default=0)))}"
+        right = f"requests per {each}, highest {count(round(max(requests, default=0)))}"
         lines: list[list[Part]] = [[(f"{left:<{half}}  ", BOLD), (right, BOLD)]]
         upper, lower = plot(out, half, height - 2), plot(requests, half, height - 2)
         lines += [[(a, GOOD), "  ", b] for a, b in zip(upper, lower, strict=True)]
