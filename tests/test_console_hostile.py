@@ -17,10 +17,15 @@ from rich.segment import Segment
 from textual.binding import Binding
 from textual.color import Color
 
+from common import protocol
+from common.protocol import ModelsList
 from console.guard import OutputGuard
+from console.moments import age, time_left
 from console.screens import TABS, Tab
 from tests.rigs.console import console_at, frame_of, gatelodge
+from tests.rigs.gatehouse import MODEL
 from tests.rigs.hostile import LONG_LINE, corpus, fill, sharpest, strange
+from tests.rigs.office import open_office
 from tests.rigs.pty_program import PtyProgram
 from tests.rigs.scripted_daemon import ScriptedDaemon
 from tests.rigs.until import until
@@ -215,6 +220,17 @@ async def test_what_is_said_in_a_toast_is_no_markup(tmp_path: Path) -> None:
         app.notify("[/] of [@click=app.quit]ana")
         await pilot.pause()
         assert "[/] of [@click=app.quit]ana" in frame_of(app).replace("\n", "")
+
+
+async def test_an_upstreams_moment_is_a_moment_or_none(tmp_path: Path) -> None:
+    """Moments of the protocol are ISO 8601 in UTC, whatever an upstream calls one; the console reads others as `?`."""
+    async with open_office(tmp_path) as office:
+        for name, told in (("qwen3:4b", "\x1b[31m[/]"), (MODEL, "2026-01-31T02:00:00.123456789-07:00")):
+            office.gate.upstream.models[name]["modified_at"] = told
+        await office.gate.house.registry.refresh()
+        rows = {row.name: row.modified for row in await office.ask(protocol.MODELS_LIST, ModelsList())}
+        assert rows == {"qwen3:4b": None, MODEL: "2026-01-31T09:00:00.123456Z"}
+    assert (age("[/]", 0.0), time_left("[/]", 0.0)) == ("?", "?")
 
 
 def test_a_sequence_from_outside_would_be_seen() -> None:

@@ -30,6 +30,7 @@ from common.protocol import (
     LimitsTried,
     LimitUse,
     LiveRow,
+    ModelRow,
     Totals,
     TriedLimit,
     TriedUser,
@@ -142,6 +143,9 @@ def _answer_with(daemon: ScriptedDaemon, strings: Sequence[str]) -> None:
         if question["before"]
         else [specimen(AuditRow, lambda text=text: text, log_id=10_000 - n) for n, text in enumerate(strings)]
     )
+    daemon.answers["models/list"] = lambda _: [
+        specimen(ModelRow, lambda text=text: text, loaded=n % 2 == 0) for n, text in enumerate(strings)
+    ]
     daemon.answers["limits/show"] = lambda _: [
         LimitRow(target="default", requests_per_minute=3),
         *(LimitRow(target=target, tokens_per_day=9, use=[_use(target)]) for target in _targets(strings)),
