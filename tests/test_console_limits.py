@@ -39,7 +39,7 @@ async def limits_page(tmp_path: Path, *, size: tuple[int, int] = (100, 30), **fl
 
 async def choose(seat: Seat, target: str) -> None:
     """Put the cursor on a target."""
-    await seat.sees(target)
+    await until(lambda: target in seat.app.main.page.table.ids)  # type: ignore[union-attr]
     assert seat.app.main.page.table.select(target)  # type: ignore[union-attr]
     await seat.pilot.pause()
 
@@ -230,3 +230,20 @@ async def test_nobody_looks_nobody_asks(tmp_path: Path) -> None:
         page._again.set()
         await asyncio.sleep(0.1)  # that something does not happen takes its time
         assert not asked
+
+
+async def test_a_target_with_characters_that_nobody_sees_is_still_itself(tmp_path: Path) -> None:
+    """It is shown with its escapes and edited as what it is."""
+    odd = "model:m\ufe0f[/][@click=app.quit]x"
+    async with limits_page(tmp_path) as seat:
+        await seat.office.ask(protocol.LIMITS_SET, LimitsSet(odd, LimitValues(requests_per_hour=9)))
+        await seat.sees("model:m\\ufe0f[/][@click=", "9/h")
+        await choose(seat, odd)
+        await seat.press("enter")
+        await seat.sees("model:m\\ufe0f[/][@click=app.quit]x", "one window shared")
+        await seat.press("escape", "x")
+        await seat.sees("Clear the limits of model:m\\ufe0f[/]")
+        await seat.press("y")
+        await seat.sees("are cleared")
+        await seat.loses("9/h")
+        assert await own(seat, odd) == LimitValues()

@@ -306,3 +306,40 @@ async def test_what_is_gone_meanwhile_is_refused_by_the_daemon(tmp_path: Path) -
         await seat.press("y")
         await seat.sees("no registration with the code")
         assert (await seat.office.ask(protocol.USERS_SHOW, UserTarget(LI))).user.status == "active"
+
+
+HOSTILE = "[/] [@click=app.quit]x[/] \x1b[2J\x1b]52;c;AAAA\x07 \u202eevil \U0001f469\u200d\U0001f469 模型"
+
+
+async def test_hostile_words_of_others_stay_words(tmp_path: Path) -> None:
+    """In notes, labels, model patterns and a registration's address: in the list, the pane, boxes and questions."""
+    async with users_page(tmp_path, size=(160, 40)) as seat:
+        await seat.office.ask(protocol.USERS_NOTES, UsersNotes("mia@example.org", HOSTILE))
+        house = seat.office.gate.house
+        mia = next(each for each in house.directory.users.values() if each.email == "mia@example.org")
+        await house.directory.issue_key(ADMIN, mia.id, "[/][@click=app.quit]x[/]", models=["\x1b[31m[/]*"])
+        await register(seat, "[/]\x1b[2J@x", "\x1b]0;evil\x07[/]")
+        await choose(seat, "mia@example.org")
+        frame = await seat.sees("[/] [@click=app.quit]x[/] \\x1b[2J", "KEYS (1)")
+        assert "\x1b" not in frame and "\u202e" not in frame
+        for keys in (
+            ["enter", "escape"],
+            ["n", "escape"],
+            ["R", "n"],
+            ["d", "n"],
+            ["question_mark", "escape"],
+            ["o", "n"],
+        ):
+            await seat.press(*keys)
+            await seat.pilot.pause()
+        await choose(seat, "\\x1b[2J@x")
+        for keys in (["enter", "escape"], ["a", "n"], ["x", "n"], ["d"], ["i"], ["l", "2"]):
+            await seat.press(*keys)
+            await seat.pilot.pause()
+        await seat.press("3")
+        await seat.sees("[3 Keys]", "[/][@click=a", "\\x1b[31m[/]*")
+        for keys in (["G", "enter", "escape"], ["t", "escape"], ["R", "n"], ["i", "escape"], ["l", "3"]):
+            await seat.press(*keys)
+            await seat.pilot.pause()
+        assert "\x1b" not in seat.frame()
+        assert seat.app.is_running

@@ -20,7 +20,7 @@ from console.palette import BAD, DIM, WARNING
 from console.screens.page import why
 from console.widgets.form import Field, Form
 from console.widgets.gauges import TITLES
-from console.widgets.trial import Trial, change_paragraphs
+from console.widgets.trial import DAY, Trial, change_paragraphs
 
 if TYPE_CHECKING:
     from console.screens.limits import LimitLine, LimitsPage
@@ -115,7 +115,8 @@ def _trial(page: LimitsPage, line: LimitLine, values: LimitValues) -> Trial:
     windows = windows_of(values)
 
     async def attempt(seconds: int) -> LimitsTried:
-        since = times.iso(time.time_ns() // 1000 - seconds * times.SECOND)
+        # The daemon's own day where that is meant: its clock and ours may differ.
+        since = None if seconds == DAY else times.iso(time.time_ns() // 1000 - seconds * times.SECOND)
         return await page.attempt(protocol.LIMITS_TRY, LimitsTry(line.target, windows, since))
 
     return Trial(f"Change the limits of {line.target}?", changes, attempt if windows != LimitValues() else None)

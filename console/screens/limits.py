@@ -16,9 +16,10 @@ from textual.binding import Binding, BindingType
 
 from common import protocol
 from common.protocol import LIMIT_FIELDS, LimitsShow, LimitsUse, LimitTarget, LimitValues
+from common.untrusted import clean
 from console.client import Refused, Unreachable
 from console.columns import Cell, Column
-from console.mirror import Row, cleaned
+from console.mirror import Row
 from console.moments import time_left
 from console.palette import BAD, BOLD, DIM
 from console.screens.limit_forms import ask_target, edit_limits
@@ -33,7 +34,10 @@ MOST = 500  # uses that are asked for
 
 @dataclass(frozen=True)
 class LimitLine:
-    """One target: what it says itself, what is in force for it, and what of that is used."""
+    """One target: what it says itself, what is in force for it, and what of that is used.
+
+    `target` is as the daemon knows it, as it is sent back: cleaned where it is shown.
+    """
 
     target: str
     own: Mapping[str, int | str]
@@ -94,7 +98,7 @@ class LimitsPage(TablePage):
         return time_left(use["frees_at"], self.lodge.now()), colour(share(use))
 
     def _target(self, line: LimitLine) -> Cell:
-        return (line.target, BOLD) if line.own else line.target
+        return (clean(line.target), BOLD) if line.own else clean(line.target)
 
     def _whose(self, line: LimitLine) -> Cell:
         if line.target == "default":
@@ -137,7 +141,12 @@ class LimitsPage(TablePage):
             "address": "one window shared by all who come from there",
         }[kind]
         own = line.own if line.inherits else None
-        lines = [title(line.target), [(means, DIM)], [], *gauges(line.in_force, line.uses, self.lodge.now(), own=own)]
+        lines = [
+            title(clean(line.target)),
+            [(means, DIM)],
+            [],
+            *gauges(line.in_force, line.uses, self.lodge.now(), own=own),
+        ]
         if line.target == "default":
             lines += [[], [("Used is what each user uses: see their rows.", DIM)]]
         return lines
@@ -179,7 +188,7 @@ class LimitsPage(TablePage):
             self._wrong, self._pinned = why(error), ""
             return
         self._wrong = ""
-        self._lines = limit_lines(cleaned(msgspec.to_builtins(limits)), cleaned(msgspec.to_builtins(uses)))
+        self._lines = limit_lines(msgspec.to_builtins(limits), msgspec.to_builtins(uses))
         self._answers += 1
         if self._wanted:
             self.tick()
@@ -228,7 +237,7 @@ class LimitsPage(TablePage):
     async def _new(self) -> None:
         row = await ask_target(self)
         if row is not None:
-            found = limit_lines([cleaned(msgspec.to_builtins(row))], [])
+            found = limit_lines([msgspec.to_builtins(row)], [])
             line = next(iter(found.values()))
             self.look_at(line.target)
             await self._edit(line)

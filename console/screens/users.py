@@ -279,15 +279,14 @@ class UsersPage(TablePage):
             page.issue_to(row["email"])
 
     def action_limits(self) -> None:
-        if self.chosen:
-            self.begin(self._limits(self.chosen[1]["email"]))
+        self._on_user(self._limits)
 
-    async def _limits(self, email: str) -> None:
+    async def _limits(self, row: Row) -> None:
         from console.screens.limits import LimitsPage
 
         page = await self.lodge.go_to("limits")
         if isinstance(page, LimitsPage):
-            page.look_at(f"user:{email}")
+            page.look_at(f"user:{row['email']}")
 
     # -- keys: what cannot be undone -----------------------------------------------------------------------------------
 

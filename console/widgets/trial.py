@@ -25,7 +25,8 @@ Paragraph = str | tuple[str, Style]
 Answer = Literal["apply", "edit", "no"]
 Try = Callable[[int], Awaitable[LimitsTried]]  # seconds back from now -> what would have been
 
-PERIODS = (("24 h", 86400), ("7 d", 7 * 86400), ("30 d", 30 * 86400), ("1 h", 3600))
+DAY = 86400  # seconds
+PERIODS = (("24 h", DAY), ("7 d", 7 * DAY), ("30 d", 30 * DAY), ("1 h", 3600))
 MOST_USERS = 5
 
 
