@@ -129,12 +129,14 @@ def line(target: str = "user:ana@example.org", **own: int | str) -> LimitLine:
 
 def test_a_field_tells_old_and_new_while_one_types() -> None:
     """Its own as it was; the default where it has none; and that one limit alone cannot be unsaid."""
-    minute = next(field for field in limit_fields(line()) if field.name == "requests_per_minute")
+    minute = next(field for field in limit_fields(line(), LimitValues()) if field.name == "requests_per_minute")
     assert callable(minute.hint)
     assert minute.hint("") == "default: 10"
     assert minute.hint("5") == "10 (default) → 5"
     assert minute.hint("0") == "10 (default) → 0 (nothing!)"
-    own = next(field for field in limit_fields(line(requests_per_minute=30)) if field.name == "requests_per_minute")
+    fields = limit_fields(line(requests_per_minute=30), LimitValues(tokens_per_day=5))
+    assert next(field.value for field in fields if field.name == "tokens_per_day") == "5"
+    own = next(field for field in fields if field.name == "requests_per_minute")
     assert callable(own.hint)
     assert own.value == "30"
     assert own.hint("30") == "as it is"

@@ -149,6 +149,12 @@ async def test_somebody_else_was_faster(tmp_path: Path) -> None:
         await seat.office.ask(protocol.KEYS_ROTATE, KeysRotate(key_id, grace_seconds=600))
         await seat.press("y")
         await seat.sees("changed since you looked, nothing was done")
+        await row(seat, key_id, version=2)
+        await seat.press("t")
+        await seat.sees("Rotate the key")
+        await seat.office.ask(protocol.KEYS_ROTATE, KeysRotate(key_id, grace_seconds=600))
+        await seat.press("enter")
+        await seat.sees("changed since you looked, nothing was done")
         keys = await seat.office.ask(protocol.KEYS_LIST, KeysList())
         assert [key.state for key in keys if key.id == key_id] == ["active"]
 

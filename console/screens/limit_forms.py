@@ -6,10 +6,10 @@ Rule: what was typed survives a refusal, a lost daemon and a second thought; wha
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+import msgspec
 from rich.style import Style
 
 from common import protocol, times
@@ -17,7 +17,7 @@ from common.protocol import LIMIT_FIELDS, LimitRow, LimitsSet, LimitsShow, Limit
 from console import entries
 from console.client import Refused, Unreachable
 from console.palette import BAD, DIM, WARNING
-from console.screens.page import why
+from console.screens.page import CHANGED_MEANWHILE, why
 from console.widgets.form import Field, Form
 from console.widgets.gauges import TITLES
 from console.widgets.trial import DAY, Trial, change_paragraphs
@@ -45,13 +45,14 @@ async def ask_target(page: LimitsPage) -> LimitRow | None:
     return found[0] if found else None
 
 
-def limit_fields(line: LimitLine) -> list[Field]:
-    """The six fields; a hint says what it was and what it will be."""
+def limit_fields(line: LimitLine, values: LimitValues) -> list[Field]:
+    """The six fields with what was typed before, or is; a hint says what it was and what it will be."""
+    shown = {name: line.own.get(name) if (new := getattr(values, name)) is None else new for name in LIMIT_FIELDS}
     return [
         Field(
             name,
             TITLES[name],
-            "" if line.own.get(name) is None else entries.short_amount(line.own[name]),
+            "" if shown[name] is None else entries.short_amount(shown[name]),
             hint=partial(_hint, line, name),
             check=partial(_check, line, name),
         )
@@ -79,18 +80,19 @@ def _hint(line: LimitLine, name: str, text: str) -> str:
 
 async def edit_limits(page: LimitsPage, line: LimitLine) -> bool:
     """The form, the trial, the change; whether it was made."""
-    from console.screens.limits import seen
+    from console.screens.limits import limit_lines, seen
 
-    fields, problem = limit_fields(line), ""
+    values, problem = LimitValues(), ""
     while True:
         empty = "the default holds" if line.inherits else "unlimited"
         said: list[str | tuple[str, Style]] = [(f"A number (also 50k, 2m), or unlimited. Empty: {empty}.", DIM)]
         if problem:
             said.append((problem, BAD))
-        typed = await page.app.push_screen_wait(Form(f"Limits of {line.target}", fields, said, done="try them"))
+        typed = await page.app.push_screen_wait(
+            Form(f"Limits of {line.target}", limit_fields(line, values), said, done="try them")
+        )
         if typed is None:
             return False
-        fields = [replace(field, value=typed[field.name]) for field in fields]
         values = entries.changed_limits(line.own, typed)
         if values == LimitValues():
             page.say("nothing is changed")
@@ -104,6 +106,11 @@ async def edit_limits(page: LimitsPage, line: LimitLine) -> bool:
                 await page.attempt(protocol.LIMITS_SET, LimitsSet(line.target, values, seen=seen(line)))
             except (Refused, Unreachable) as error:
                 problem = f"Not done: {why(error)}."
+                if isinstance(error, Refused) and error.code == CHANGED_MEANWHILE:
+                    # The second look: what was typed stays, what was not shows what somebody else made of it.
+                    found = await page.ask(protocol.LIMITS_SHOW, LimitsShow(line.target))
+                    if found:
+                        line = limit_lines(msgspec.to_builtins(found), [])[line.target]
             else:
                 return True
 

@@ -72,10 +72,10 @@ class LimitsPage(TablePage):
         self.COLUMNS = (
             Column("IN USE", self._gauge, 11, sort=_fullness, descending=True),
             Column("OF", lambda line: spent(line.fullest) if line.fullest else "", 15, most=18),
-            Column("FREES", self._frees, 7, right=True, rank=1),
+            Column("FREES", self._frees, 7, right=True, rank=3),
             Column("TARGET", self._target, 20, most=60, sort=lambda line: line.target),
-            Column("WHOSE", self._whose, 12, most=30, rank=2),
-            Column("LIMITS", _limits, 20, most=60),
+            Column("WHOSE", self._whose, 12, most=30, rank=4),
+            Column("LIMITS", _limits, 20, most=60, rank=2),
         )
         super().__init__()
         self._lines: dict[str, LimitLine] = {}

@@ -131,6 +131,9 @@ class Page(Widget, can_focus=False):
             try:
                 return await do(typed)
             except (Refused, Unreachable) as error:
+                if isinstance(error, Refused) and error.code == CHANGED_MEANWHILE:
+                    self.say(why(error), "bad")  # it is about what is no longer so: only another look helps
+                    return None
                 problem = f"Not done: {why(error)}."
                 fields = [replace(field, value=typed[field.name]) for field in fields]
 

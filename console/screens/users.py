@@ -72,8 +72,8 @@ class UsersPage(TablePage):
     def __init__(self) -> None:
         self.COLUMNS = (
             Column("STATE", lambda row: (row["status"], _STYLES.get(row["status"], PLAIN)), 8),
-            Column("RUN", self._run, 3, right=True, sort=lambda row: self._runs[row["email"]], descending=True),
-            Column("USER", lambda row: _dimmed(row, row["email"]), 23, most=60, sort=lambda row: row["email"]),
+            Column("RUN", self._run, 3, right=True, rank=3, sort=lambda row: self._runs[row["email"]], descending=True),
+            Column("USER", lambda row: _dimmed(row, row["email"]), 21, most=60, sort=lambda row: row["email"]),
             Column("ROLE", lambda row: _dimmed(row, "" if row["code"] else role_of(row)), 7, rank=1),
             Column(
                 "KEYS",
@@ -85,7 +85,7 @@ class UsersPage(TablePage):
                 descending=True,
             ),
             Column("SINCE", self._age, 5, right=True, sort=lambda row: row["created"], descending=True),
-            Column("CODE, FROM / NOTES", _notes, 23, most=60),
+            Column("CODE, FROM / NOTES", _notes, 21, most=60),
         )
         super().__init__()
         self._runs: Counter[str] = Counter()
