@@ -206,6 +206,10 @@ async def test_a_daemon_lost_between_two_pages_is_asked_again_when_it_is_back(tm
         await until(lambda: page._lost)
         await seat.sees("STALE", "question 29")
         assert page.table.cursor_id == cursor
+        page.apply_filter("state:ok")
+        await seat.sees("nothing can be searched while the daemon is away", "question 29")
+        await seat.press("1", "6")
+        await seat.sees("question 29")
         seat.app.channel.path = seat.office.socket
         seat.app.link.state = "live"
         await until(lambda: page._found.complete)

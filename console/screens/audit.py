@@ -36,6 +36,7 @@ from console.widgets.lines import Line, Part
 from console.widgets.prompt import Entry
 from console.widgets.vtable import VTable
 
+AWAY = "nothing can be searched while the daemon is away; what was found stays"
 AHEAD = 2  # pages of the screen that stand ready below the cursor
 QUIET = ("ok", "client_left")
 HERE = ("sort", "reverse", "pause")  # of every table, but not of one that the daemon orders
@@ -141,14 +142,9 @@ class AuditPage(TablePage):
             return ("Searching …",)
         if self._wanted == AuditFilter():
             return ("Nothing was recorded yet.",)
-        where = "" if not self._wanted.text else f" since {day_and_time(self._wanted.since)}"
-        far = (
-            ""
-            if not self._wanted.text or self._stopped
-            else "Only the last 24 hours were looked through if since: was not given."
-        )
-        stopped = "The scan was stopped before it found anything." if self._stopped else f"Nothing found{where}."
-        return tuple(each for each in (stopped, far, "Press / to change the search, Esc to drop it.") if each)
+        where = "" if self._wanted.since is None else f" since {day_and_time(self._wanted.since)}"
+        said = "The scan was stopped before it found anything." if self._stopped else f"Nothing found{where}."
+        return (said, "Press / to change the search, Esc to drop it.")
 
     def status(self) -> Line:
         if self._typing is not None:
@@ -205,7 +201,8 @@ class AuditPage(TablePage):
 
     def shown(self) -> None:
         """What was read half way down is still there; at the top one wants the newest."""
-        if not self._searched_at or (self._found and self.table.cursor_id == self._found.ids[0] and not self._scans):
+        at_top = self._found and self.table.cursor_id == self._found.ids[0]
+        if not self._searched_at or (at_top and not self._scans and self.lodge.link.is_live):
             self.search()
 
     def apply_filter(self, text: str) -> None:
@@ -215,6 +212,9 @@ class AuditPage(TablePage):
             self.say(problem, "bad")
             return
         if text != self._filter_text or not self._searched_at:
+            if self._found and not self.lodge.link.is_live:
+                self.say(AWAY, "bad")  # what is there is better than nothing
+                return
             self._filter_text = text
             self._return_to = None
             self.search()
@@ -313,6 +313,9 @@ class AuditPage(TablePage):
         self.refresh_bindings()
 
     def action_again(self) -> None:
+        if not self.lodge.link.is_live:
+            self.lodge.link.retry_now()
+            return
         chosen = self.chosen
         self._return_to = chosen[1]["log_id"] if chosen and self.table.cursor_id != self._found.ids[0] else None
         self.search()

@@ -382,7 +382,10 @@ class ModelsPage(TablePage):
             self.begin(model_actions.seats(self, row))
 
     def action_again(self) -> None:
-        self.look()
+        if self.lodge.link.is_live:
+            self.look()
+        else:
+            self.lodge.link.retry_now()
 
 
 def _is_moment(text: str | None) -> bool:

@@ -96,6 +96,7 @@ class UsagePage(TablePage):
         self._asked_at = 0.0
         self._fetched_at = 0.0
         self._asking = False
+        self._was_live = True
         self._worker: Worker[None] | None = None
 
     def compose(self) -> ComposeResult:
@@ -117,6 +118,9 @@ class UsagePage(TablePage):
         self._asked_at = 0.0
 
     def tick(self) -> None:
+        if self._answer is None and self._was_live != self.lodge.link.is_live:
+            self._was_live = self.lodge.link.is_live
+            self._version += 1
         old = not self._asked_at or self.lodge.monotonic() - self._asked_at >= FRESH[self._period]
         if old and self.lodge.link.is_live and not self._asking and not self.is_paused:
             self._ask_anew()
@@ -127,7 +131,8 @@ class UsagePage(TablePage):
         if self._problem:
             return (f"No figures: {self._problem}.",)
         if self._answer is None:
-            return ("Adding up …",)
+            away = "The daemon is away; the figures come when it is back."
+            return ("Adding up …" if self.lodge.link.is_live else away,)
         return (f"Nothing was used in the last {PERIODS[self._period][0]}.", "→ looks further back.")
 
     def status(self) -> Line:

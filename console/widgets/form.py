@@ -121,8 +121,10 @@ class Form(Dialog[dict[str, str] | None]):
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()
-        if not self._done and event.input is not list(self._inputs.values())[-1]:
-            self.focus_next()
+        inputs = list(self._inputs.values())
+        if not self._done and event.input is not inputs[-1]:
+            # Not "the next of what has the focus": on a slow line keys come in one burst, before the focus has moved.
+            inputs[inputs.index(event.input) + 1].focus()
         elif self.check():
             self.dismiss(self.values)
 
