@@ -221,7 +221,7 @@ async def test_from_live_to_its_record(tmp_path: Path) -> None:
     """`a` on what has just ended finds it in the audit."""
     async with open_seat(tmp_path) as seat:
         await seat.office.gate.chat()
-        await seat.sees("1 of 1")
+        await seat.sees("1 of 1", ">ok ")
         await seat.press("a")
         await seat.sees("[6 Audit]", "1 found", "request:", "Why?")
 
