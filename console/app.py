@@ -61,6 +61,7 @@ class Lodge(App[None]):
         self.monotonic = monotonic
         self.head = Head(self.link, now, monotonic, seat)
         self.address = ""  # where clients reach the daemon
+        self.unfinished: set[str] = set()  # what ends with this program, in words: quitting asks about it
         self.main = MainScreen(self.head)
         self._guard = OutputGuard()
         self._tasks: list[asyncio.Task[None]] = []
@@ -177,12 +178,25 @@ class Lodge(App[None]):
         paragraphs += ["", ("Every action is a command, too: type : and Tab, or see `gatelodge --help`.", DIM)]
         self.push_screen(Overlay("Keys", paragraphs))
 
+    async def action_quit(self) -> None:
+        if self.unfinished:
+            self.run_worker(self._quit_if_sure(), group="quit", exclusive=True)
+        else:
+            self.exit()
+
+    async def _quit_if_sure(self) -> None:
+        if await self.ask_yes(f"Quit? That ends {', '.join(sorted(self.unfinished))}."):
+            self.exit()
+
     def action_how_to_quit(self) -> None:
         self.say("q quits")
 
     def notify(self, message: str, **given: Any) -> None:
         """Textual's toasts read markup unless they are told not to."""
         super().notify(message, **(given | {"markup": False}))
+
+    def _set_pointer_shape(self, shape: str) -> None:
+        """Textual sends OSC 22 at every screen: only one terminal knows it, some print it."""
 
     # -- the end -------------------------------------------------------------------------------------------------------
 

@@ -42,15 +42,17 @@ def wrap(text: str, width: int) -> list[str]:
 
 def _wrapped(line: str, width: int) -> list[str]:
     pieces = []
-    while cell_len(line) > width:
-        piece = _beginning(line, width) or line[0]
+    start, window = 0, width + 1 if line.isascii() else _most_characters(width)
+    # Never more than a window of it is looked at: a line of a megabyte would otherwise be measured thousands of times.
+    while len(ahead := line[start : start + window]) == window or cell_len(ahead) > width:
+        piece = _beginning(ahead, width) or ahead[0]
         blank = piece.rfind(" ")
         # A blank far to the left is no place to break: a long word would leave a ragged hole.
-        if blank > len(piece) // 2:
+        if blank > len(piece) // 2 and start + len(piece) < len(line):
             piece = piece[: blank + 1]
+        start += len(piece)
         pieces.append(piece.rstrip(" "))
-        line = line[len(piece) :]
-    pieces.append(line)
+    pieces.append(ahead)
     return pieces
 
 
@@ -58,14 +60,17 @@ def _beginning(text: str, width: int) -> str:
     """As many whole characters (with their combining marks) as fit into `width` cells."""
     if text.isascii():
         return text[:width]
-    spans, _ = split_graphemes(text[: _most_characters(width)])
+    head = text[: 2 * width + 2]
+    if len(head) < len(text) and cell_len(head) <= width:
+        head = text[: _most_characters(width)]
+    spans, _ = split_graphemes(head)
     used, end = 0, 0
     for _, stop, cells in spans:
         used += cells
         if used > width:
             break
         end = stop
-    return text[:end]
+    return head[:end]
 
 
 def _most_characters(width: int) -> int:

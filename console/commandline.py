@@ -43,7 +43,7 @@ class CommandLine:
             self._lodge.say(f"not understood: {error}", "bad")
             return
         if words in (["q"], ["quit"]):
-            self._lodge.exit()
+            await self._lodge.action_quit()
             return
         if len(words) == 1 and any(tab.name == words[0] for tab in TABS):
             await self._lodge.go_to(words[0])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from common import times
 from common.protocol import LIMIT_FIELDS, LimitValues, Unlimited
@@ -40,7 +40,7 @@ def an_address(text: str) -> str:
     return ""
 
 
-def one_of(known: Collection[str], noun: str) -> object:
+def one_of(known: Collection[str], noun: str) -> Callable[[str], str]:
     """A check: a name out of `known`, upper or lower case."""
     folded = {name.casefold() for name in known}
 
@@ -166,7 +166,7 @@ def target(text: str) -> str:
         return ""
     name = name.strip()
     if not colon or kind not in ("user", "key", "model", "address"):
-        return "user:EMAIL key:ID model:NAME address:CIDR"
+        return "user: key: model: address:"
     if not name:
         return f"which {kind}?"
     if kind == "user":

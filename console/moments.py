@@ -18,16 +18,29 @@ def coarse(seconds: float) -> str:
 
 
 def age(moment: str | None, now: float) -> str:
-    """How long ago: `12m`; a dash where it never was."""
-    return "-" if moment is None else coarse(now - from_iso(moment) / 1e6)
+    """How long ago: `12m`; a dash where it never was, `?` where that is no moment (an upstream's words)."""
+    if moment is None:
+        return "-"
+    at = _seconds(moment)
+    return "?" if at is None else coarse(now - at)
 
 
 def time_left(moment: str | None, now: float, *, never: str = "never") -> str:
     """How long until then: `in 3d`; `over` once it was."""
     if moment is None:
         return never
-    left = from_iso(moment) / 1e6 - now
+    at = _seconds(moment)
+    if at is None:
+        return "?"
+    left = at - now
     return "over" if left <= 0 else f"in {coarse(left)}"
+
+
+def _seconds(moment: str) -> float | None:
+    try:
+        return from_iso(moment) / 1e6
+    except (ValueError, OverflowError):
+        return None
 
 
 def day_and_time(moment: str | None) -> str:

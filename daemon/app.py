@@ -343,7 +343,6 @@ def _connect(stack: AsyncExitStack, house: House) -> None:
             model=model,
         )
 
-    house.recent.tell = partial(hub.publish, "ended")
     gate.changed = exchange_changed
     gate.turned_away = turned_away
     gate.admissible = disk.check

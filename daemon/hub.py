@@ -1,10 +1,10 @@
 """Live events: who watches is told what changed, coalesced to a few messages a second.
 
-`publish` only notes *which* row changed; a watcher reads the row as it is when its next batch is due, so the latest
-state wins and a thousand changes of one row cost one entry. Watchers whose batches are due at about the same time
-share what was read: three consoles cost little more than one. Rules: publish never waits and costs next to nothing
-without watchers; subscribing and the snapshot happen in the same tick, so nothing falls between them; a watcher holds
-at most one entry a row, is told when it fell too far behind, and ends then.
+`publish` only notes *which* row changed, once for all watchers; a watcher reads the row as it is when its next batch
+is due, so the latest state wins and a thousand changes of one row cost one entry. Watchers whose batches are due at
+about the same time share what was read: three consoles cost little more than one. Rules: publish never waits and costs
+next to nothing without watchers; subscribing and the snapshot happen in the same tick, so nothing falls between them;
+at most one entry a row is kept, and a watcher that fell too far behind is told so and ends then.
 
 What the rows are is not known here: each kind of row has a source (`daemon/admin/watch.py`).
 """
@@ -44,7 +44,8 @@ _NO_TOTALS = Totals(running=0, seats=0, queued=0, oldest_queued=None)
 
 @dataclass(frozen=True)
 class Source:
-    """Where the rows of one kind come from. `progress` gives a number for each row that moves without an event."""
+    """Where the rows of one kind come from. `progress` gives a number for each row that comes, moves or goes without an
+    event; it is compared at each look."""
 
     rows: Callable[[], Iterable[tuple[str, Message]]]
     row: Callable[[str], Message | None]
@@ -53,7 +54,7 @@ class Source:
 
 @dataclass
 class _Look:
-    """What moved by itself, and the rows that were read since, encoded; None: it is gone.
+    """What moved by itself, the rows that were read since, encoded (None: it is gone), and the last batch made of them.
 
     A row in it is never older than `progress`: whoever compares by that number misses nothing.
     """
@@ -61,6 +62,7 @@ class _Look:
     at: float
     progress: dict[tuple[Kind, str], int]
     rows: dict[tuple[Kind, str], msgspec.Raw | None]
+    batch: Batch | None = None
 
 
 class Hub:
@@ -83,16 +85,58 @@ class Hub:
         self.sources: dict[Kind, Source] = {}
         self.totals: Callable[[], Totals] = lambda: _NO_TOTALS
         self._watchers: set[Watcher] = set()
+        self._asleep: set[Watcher] = set()  # they wait for the next change
+        self._log: dict[tuple[Kind, str], int] = {}  # rows that changed and the number of the change, oldest first
         self._shared: _Look | None = None
+        self._beat = 0  # every watcher sends at most one batch in each
+        self._next_beat = 0.0
         self._closed = ""
 
     def publish(self, kind: Kind, row_id: str) -> None:
         """The row changed, appeared or went; the watchers will look."""
         self.seq += 1
+        if not self._watchers:
+            return
+        key = (kind, row_id)
+        self._log.pop(key, None)  # to the end with it
+        self._log[key] = self.seq
         if self._shared is not None:
-            self._shared.rows.pop((kind, row_id), None)
-        for watcher in tuple(self._watchers):  # one that falls behind leaves meanwhile
-            watcher.note((kind, row_id))
+            self._shared.rows.pop(key, None)
+        if len(self._log) > self.largest_backlog:
+            self._shorten()
+        if self._asleep:
+            asleep, self._asleep = self._asleep, set()
+            for watcher in asleep:
+                watcher.wake()
+
+    def changed_since(self, seq: int) -> list[tuple[Kind, str]]:
+        """The rows that changed after the change number `seq`, oldest change first."""
+        keys = []
+        for key, at in reversed(self._log.items()):
+            if at <= seq:
+                break
+            keys.append(key)
+        keys.reverse()
+        return keys
+
+    def sleep(self, watcher: Watcher) -> None:
+        """Have it woken by the next change."""
+        self._asleep.add(watcher)
+
+    def _shorten(self) -> None:
+        """Forget what every watcher has seen; where that is too little, who has seen the least falls behind."""
+        while len(self._log) > self.largest_backlog:
+            seen = min(watcher.seq for watcher in self._watchers)
+            done = [key for key, at in self._log.items() if at <= seen]
+            for key in done:
+                del self._log[key]
+            if done:
+                continue
+            for watcher in tuple(self._watchers):
+                if watcher.seq == seen:
+                    watcher.end("this watcher fell too far behind; connect again for a new snapshot")
+            if not self._watchers:
+                return
 
     def watch(self) -> Watcher:
         """A new watcher, to be entered with `async with`."""
@@ -121,27 +165,44 @@ class Hub:
         self._watchers.discard(watcher)
         if not self._watchers:
             self._shared = None
+            self._log.clear()
 
-    def _look(self) -> _Look:
-        """What is there now; for half a period it is the same for everybody."""
+    def beat(self) -> tuple[int, float]:
+        """The number of the beat, and seconds until the next: all watchers send in the same beats, so that what one of
+        them had read serves the others."""
         now = _now()
-        if self._shared is None or now - self._shared.at >= self.period / 2:
-            progress = {
-                (kind, row_id): amount
-                for kind, source in self.sources.items()
-                if source.progress is not None
-                for row_id, amount in source.progress().items()
-            }
-            self._shared = _Look(now, progress, {})
-        return self._shared
+        if now >= self._next_beat:
+            self._beat += 1
+            self._next_beat = now + self.period
+        return self._beat, self._next_beat - now
 
-    def _row(self, key: tuple[Kind, str]) -> msgspec.Raw | None:
+    def look(self) -> _Look:
+        """What is there now; for half a period it is the same for everybody. Rows that moved by themselves since the
+        last look are published."""
+        now, before = _now(), self._shared
+        if before is not None and now - before.at < self.period / 2:
+            return before
+        progress = {
+            (kind, row_id): amount
+            for kind, source in self.sources.items()
+            if source.progress is not None
+            for row_id, amount in source.progress().items()
+        }
+        self._shared = look = _Look(now, progress, {})
+        if before is not None:
+            for key, amount in progress.items():
+                if before.progress.get(key) != amount:
+                    self.publish(*key)
+            for key in before.progress.keys() - progress.keys():
+                self.publish(*key)
+        return look
+
+    def row(self, look: _Look, key: tuple[Kind, str]) -> msgspec.Raw | None:
         """The row as it is now, encoded; None once it is gone."""
-        rows = self._look().rows
-        if key not in rows:
+        if key not in look.rows:
             row = self.sources[key[0]].row(key[1])
-            rows[key] = None if row is None else _raw(row)
-        return rows[key]
+            look.rows[key] = None if row is None else _raw(row)
+        return look.rows[key]
 
     def __repr__(self) -> str:
         return f"<Hub seq={self.seq} watchers={len(self._watchers)}{' closed' if self._closed else ''}>"
@@ -155,15 +216,14 @@ class Watcher:
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
-        self._waiting: dict[tuple[Kind, str], None] = {}  # in the order of their first change
         self._known: set[tuple[Kind, str]] = set()  # the rows this watcher has been shown
-        self._progress: dict[tuple[Kind, str], int] = {}
+        self._beat = 0  # in which the last batch left
         self._changed = asyncio.Event()
         self._over = asyncio.Event()
         self._ending = ""
         self._done = False
         self._first: list[WatchMessage] = []
-        self._seq = 0
+        self.seq = hub.seq  # the last change it was told of
         self._sent_at = 0.0
 
     async def __aenter__(self) -> Watcher:
@@ -179,12 +239,8 @@ class Watcher:
     ) -> None:
         self._hub._leave(self)
 
-    def note(self, key: tuple[Kind, str]) -> None:
-        """A row changed. Never waits."""
-        self._waiting[key] = None
-        if len(self._waiting) > self._hub.largest_backlog:
-            self._waiting.clear()
-            self.end("this watcher fell too far behind; connect again for a new snapshot")
+    def wake(self) -> None:
+        """Something changed. Never waits."""
         self._changed.set()
 
     def end(self, reason: str) -> None:
@@ -207,53 +263,51 @@ class Watcher:
             if self._ending:
                 self._done = True
                 return Goodbye(self._ending)
-            silence = _now() - self._sent_at
-            if silence >= self._hub.period:
-                self._note_progress()
-                if self._waiting:
+            beat, rest = self._hub.beat()
+            if self._beat < beat:
+                self._hub.look()
+                if self.seq != self._hub.seq:
+                    self._beat = beat
                     return self._batch()
-            if silence >= self._hub.heartbeat:
+            if _now() - self._sent_at >= self._hub.heartbeat:
                 self._sent_at = _now()
-                return Heartbeat(self._seq)
+                return Heartbeat(self.seq)
             self._changed.clear()
-            # Not sooner than the period allows; afterwards at each change, and each period for what moves by itself.
-            awaited = self._over if silence < self._hub.period else self._changed
-            await _within(awaited, self._hub.period - silence if silence < self._hub.period else self._hub.period)
+            if self._beat == beat:
+                await _within(self._over, rest)  # not sooner than the period allows
+            else:
+                # At the next change; and each period for what moves by itself.
+                self._hub.sleep(self)
+                await _within(self._changed, self._hub.period)
 
     def _snapshot(self) -> Snapshot:
-        # Before the rows: what moves between the two is then told again.
-        self._progress = self._hub._look().progress
+        self._hub.look()  # before the rows: what moves between the two is then told again
         rows = []
         for kind, source in self._hub.sources.items():
             for row_id, row in source.rows():
                 self._known.add((kind, row_id))
                 rows.append(Changed(kind, row_id, _raw(row)))
-        self._seq = self._hub.seq
-        return Snapshot(self._seq, rows, self._hub.totals())
+        self.seq = self._hub.seq
+        return Snapshot(self.seq, rows, self._hub.totals())
 
     def _batch(self) -> Batch:
-        waiting, self._waiting = self._waiting, {}
-        changed, gone = [], []
-        for key in waiting:
-            kind, row_id = key
-            row = self._hub._row(key)
-            if row is not None:
-                self._known.add(key)
-                changed.append(Changed(kind, row_id, row))
-            elif key in self._known:
-                self._known.discard(key)
-                gone.append(Named(kind, row_id))
-        after, self._seq = self._seq, self._hub.seq
+        """What changed since the last one. Watchers at the same place have been told the same: they share it."""
+        hub, look = self._hub, self._hub.look()
+        batch = look.batch
+        if batch is None or (batch.after, batch.seq) != (self.seq, hub.seq):
+            changed, gone = [], []
+            for key in hub.changed_since(self.seq):
+                row = hub.row(look, key)
+                if row is not None:
+                    changed.append(Changed(*key, row))
+                elif key in self._known:
+                    gone.append(Named(*key))
+            batch = look.batch = Batch(self.seq, hub.seq, changed, gone, hub.totals())
+        self._known.update([(row.kind, row.id) for row in batch.changed])
+        self._known.difference_update([(row.kind, row.id) for row in batch.gone])
+        self.seq = batch.seq
         self._sent_at = _now()
-        return Batch(after, self._seq, changed, gone, self._hub.totals())
-
-    def _note_progress(self) -> None:
-        before, self._progress = self._progress, self._hub._look().progress
-        if before is self._progress:
-            return
-        for key, amount in self._progress.items():
-            if before.get(key) != amount:
-                self._waiting[key] = None
+        return batch
 
 
 async def _within(event: asyncio.Event, seconds: float) -> None:

@@ -14,11 +14,12 @@ from common.protocol import EndedRow
 from common.times import SECOND, iso
 from daemon.exchange import EndState, Exchange
 
-MOST_ENDED = 200
+MOST_ENDED = 100
 MOST_REFUSED = 100  # different callers and reasons
 ONE_ROW = 60 * SECOND  # refusals of one caller and reason are one row for so long
 LATELY = 300  # seconds over which failures are counted
 MINUTE = 60
+_REFUSED = "refused-"  # begins the ids of such rows
 
 ERRORS = frozenset(
     {
@@ -38,7 +39,6 @@ class Recent:
     """The rows of kind "ended", by id, oldest first, and the counts of the head line."""
 
     def __init__(self, *, seconds: Callable[[], float] = time.monotonic) -> None:
-        self.tell: Callable[[str], None] = lambda _: None  # told each row that comes, changes or goes; must not wait
         self._seconds = seconds
         self._ended: dict[str, _Ended] = {}
         self._refused: dict[tuple[str, str | None, str], _Refused] = {}
@@ -52,14 +52,11 @@ class Recent:
         request_id, usage = exchange.request_id, exchange.usage
         self._ended[request_id] = _Ended(exchange, usage.tokens_in, usage.tokens_out)
         if len(self._ended) > MOST_ENDED:
-            oldest = next(iter(self._ended))
-            del self._ended[oldest]
-            self.tell(oldest)
+            del self._ended[next(iter(self._ended))]
         now = self._seconds()
         self._ends.count(now)
         if exchange.state in ERRORS:
             self._errors.count(now)
-        self.tell(request_id)
 
     def refused(
         self,
@@ -78,16 +75,15 @@ class Recent:
         row = self._refused.get(name)
         if row is None or at_us - row.first_us >= ONE_ROW:
             if row is not None:
-                self._forget(name)
+                del self._refused[name]
             elif len(self._refused) >= MOST_REFUSED:
-                self._forget(next(iter(self._refused)))
+                del self._refused[next(iter(self._refused))]
             self._refusals += 1
-            named = f"refused-{self._refusals}"
+            named = f"{_REFUSED}{self._refusals}"
             row = self._refused[name] = _Refused(named, at_us, client_label, address, route, model)
         row.count += 1
         row.last_us = at_us
         self._turned_away.count(self._seconds())
-        self.tell(row.id)
 
     def rows(self) -> Iterator[tuple[str, EndedRow]]:
         """Every row, with its id."""
@@ -96,11 +92,17 @@ class Recent:
         for name, refused in self._refused.items():
             yield refused.id, refused.row(name)
 
+    def counts(self) -> dict[str, int]:
+        """A number for each row that changes when it does: so that nobody need be told of each end, however many."""
+        return dict.fromkeys(self._ended, 1) | {row.id: row.count for row in self._refused.values()}
+
     def row(self, row_id: str) -> EndedRow | None:
         """The row of that id, if it is still here."""
         ended = self._ended.get(row_id)
         if ended is not None:
             return ended.row()
+        if not row_id.startswith(_REFUSED):
+            return None
         return next((row.row(name) for name, row in self._refused.items() if row.id == row_id), None)
 
     @property
@@ -117,9 +119,6 @@ class Recent:
     def errors_lately(self) -> int:
         """Of them those that failed."""
         return self._errors.total(self._seconds())
-
-    def _forget(self, name: tuple[str, str | None, str]) -> None:
-        self.tell(self._refused.pop(name).id)
 
 
 class Lately:

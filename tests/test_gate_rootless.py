@@ -41,7 +41,8 @@ async def start_as_nobody(data: Path, upstream: str) -> DaemonProcess:
             *("sh", "-c", 'ulimit -S -n 256; exec "$@"', "sh"),
             *(*dropped, sys.executable, "-m", "daemon", "--data", str(data), "--port", "0", "--ollama", upstream),
             cwd=ROOT,
-            env=os.environ | {"GATELODGE_STORAGE__MIN_FREE": "0", "HOME": "/nonexistent"},
+            env=os.environ
+            | {"GATELODGE_STORAGE__MIN_FREE": "0", "GATELODGE_STORAGE__BALLAST": "0", "HOME": "/nonexistent"},
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
         )

@@ -168,7 +168,7 @@ async def test_the_log_is_no_reason_to_hang_or_to_end(tmp_path: Path) -> None:
                 *("sh", "-c", 'exec "$@" 2>&- >&-' if closed else 'exec "$@"', "sh"),
                 *(sys.executable, "-m", "daemon", "--data", str(data), "--port", str(port)),
                 *("--ollama", upstream.url),
-                env=os.environ | {"GATELODGE_STORAGE__MIN_FREE": "0"},
+                env=os.environ | {"GATELODGE_STORAGE__MIN_FREE": "0", "GATELODGE_STORAGE__BALLAST": "0"},
                 stderr=writing,
             )
             try:
@@ -201,7 +201,8 @@ async def test_a_terminal_that_is_closed_ends_the_daemon_in_it(tmp_path: Path) -
     process = await asyncio.create_subprocess_exec(
         *("setsid", "--ctty", sys.executable, "-m", "daemon", "--data", str(tmp_path / "data"), "--port", "0"),
         *("--ollama", "http://127.0.0.1:9"),
-        env=os.environ | {"GATELODGE_STORAGE__MIN_FREE": "0", "GATELODGE_LOG__FORMAT": "json"},
+        env=os.environ
+        | {"GATELODGE_STORAGE__MIN_FREE": "0", "GATELODGE_STORAGE__BALLAST": "0", "GATELODGE_LOG__FORMAT": "json"},
         stdin=theirs,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
@@ -227,7 +228,8 @@ async def test_a_first_start_whose_greeting_nobody_reads_is_a_start(tmp_path: Pa
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "daemon", "--data", str(tmp_path / "data"), "--port", "0"),
             *("--ollama", upstream.url),
-            env=os.environ | {"GATELODGE_STORAGE__MIN_FREE": "0", "GATELODGE_LOG__FORMAT": "json"},
+            env=os.environ
+            | {"GATELODGE_STORAGE__MIN_FREE": "0", "GATELODGE_STORAGE__BALLAST": "0", "GATELODGE_LOG__FORMAT": "json"},
             stdout=writing,
             stderr=asyncio.subprocess.PIPE,
         )

@@ -9,12 +9,31 @@ import pytest
 
 from tests.assurance import mutating
 from tests.assurance.every import ROWS
-from tests.assurance.rows import ROOT, Mutation, Row, wrong
+from tests.assurance.rows import PAGE, ROOT, Mutation, Row, page, wrong
+
+PROMISED = {
+    *(f"A{number}" for number in range(1, 11)),
+    *(f"J{number}" for number in range(1, 7)),
+    *(f"P{number}" for number in (1, 2, 3, 4, 5, 7, 8)),
+    *(f"H{number}" for number in range(1, 11)),
+    *(f"R{number}" for number in range(1, 5)),
+    *(f"T{number}" for number in range(3, 7)),
+}
+
+
+def test_every_letter_has_its_row() -> None:
+    """A promise without a row is a promise that nobody shows."""
+    assert PROMISED - {row.letter for row in ROWS} == set()
 
 
 def test_rows_name_what_exists() -> None:
     """Tests that are there, guards that stand exactly once."""
     assert list(wrong(ROWS)) == []
+
+
+def test_the_page_is_what_the_rows_say() -> None:
+    """`python -m tests.assurance` was run after the last edit."""
+    assert PAGE.read_text(encoding="utf-8") == page(ROWS)
 
 
 @pytest.fixture

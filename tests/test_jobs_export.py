@@ -118,7 +118,7 @@ def test_a_disk_that_gives_back_something_else_is_found_out(tmp_path: Path, monk
 
 async def test_a_cancelled_export_leaves_no_file(keeper: Keeper) -> None:
     """The child is killed while it writes; the temporary file goes, the job is `cancelled`, once and for all."""
-    for n in range(12):
+    for n in range(25):
         await keeper.desk.converse(f"{n} " + "x" * 2_000_000)  # some tenths of a second of writing
     job = await keeper.keeping.export(ROOT, JobsExport())
     await until(lambda: any(name.startswith(".writing-") for name in keeper.files()))

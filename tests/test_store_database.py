@@ -323,6 +323,7 @@ async def test_closing_finishes_what_is_queued(tmp_path: Path) -> None:
         await database.write(put("late"))
     with pytest.raises(StoreFailed):
         await database.read(lambda conn: None)
+    await asyncio.wait_for(database.close(), 5)  # once more does nothing
 
 
 async def test_the_gateway_clock_goes_on_after_the_last_commit(tmp_path: Path) -> None:

@@ -37,6 +37,10 @@ Rules:
 - Actions that wait run in `self.begin(...)`, never in the action itself: a handler that waits holds up the keys.
 - Rows from a verb's answer: fetch in a `begin(...)` task, keep `cleaned(msgspec.to_builtins(answer))`, raise your own
   counter and give it as `version()`; then `rows()` is asked again. Nothing is drawn outside of `tick`.
+- `await self.attempt(verb, request)` raises Refused or Unreachable, where there is an answer to them. A form whose
+  answer may be refused: `await self.fill_until_done(title, fields, paragraphs, do)` brings it back as it was filled in.
+- An action that asks begins with `if self.may_change()`. `offers()` names the actions that fit the row, best first: the
+  footer shows those; the others say why they do not fit.
 - State is a word; a colour (`console/palette.py`) only repeats it. What moves stands in the leftmost columns.
 - Forms: `await lodge.fill(title, [Field("email", "E-mail", check=…)])` gives a dict, or None. Longer texts:
   `await lodge.show_text(title, paragraphs)`. To another page: `lodge.go_to("users", find=…)`.
@@ -83,11 +87,11 @@ def _sick(mirror: Mirror) -> str:
 
 TABS: tuple[Tab, ...] = (
     Tab("1", "live", "Live", "console.screens.live:LivePage"),
-    # Tab("2", "users", "Users", "console.screens.users:UsersPage", _pending),
-    # Tab("3", "keys", "Keys", "console.screens.keys:KeysPage"),
-    # Tab("4", "models", "Models", "console.screens.models:ModelsPage", _sick),
-    # Tab("5", "usage", "Usage", "console.screens.usage:UsagePage"),
-    # Tab("6", "audit", "Audit", "console.screens.audit:AuditPage"),
-    # Tab("7", "limits", "Limits", "console.screens.limits:LimitsPage"),
-    # Tab("8", "jobs", "Jobs", "console.screens.jobs:JobsPage"),
+    Tab("2", "users", "Users", "console.screens.users:UsersPage", _pending),
+    Tab("3", "keys", "Keys", "console.screens.keys:KeysPage"),
+    Tab("4", "models", "Models", "console.screens.models:ModelsPage", _sick),
+    Tab("5", "usage", "Usage", "console.screens.usage:UsagePage"),
+    Tab("6", "audit", "Audit", "console.screens.audit:AuditPage"),
+    Tab("7", "limits", "Limits", "console.screens.limits:LimitsPage"),
+    Tab("8", "jobs", "Jobs", "console.screens.jobs:JobsPage"),
 )

@@ -85,7 +85,7 @@ class LivePage(TablePage):
     KINDS = ("live", "ended")
     MOVES = True
     HAS_PLOTS = True
-    COLUMNS: ClassVar[Sequence[Column]] = (
+    COLUMNS: Sequence[Column] = (
         Column("STATE", lambda line: (line.state, line.style), 9, sort=lambda line: line.state),
         Column("TOK/S", _speed, 6, right=True, sort=lambda line: line.speed, descending=True),
         Column(

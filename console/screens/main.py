@@ -98,6 +98,7 @@ class MainScreen(Screen[None]):
         page = self._pages.get(name)
         if page is not self.page or page is None:
             if self.page is not None:
+                self.prompt.say("")  # what was said was about the other page
                 self.page.hidden()
                 self.page.display = False
             if page is None:

@@ -72,7 +72,7 @@ class Page(Widget, can_focus=False):
         """Show only what has these words; called at each key of `/`."""
 
     def offers(self) -> Collection[str] | None:
-        """The actions that make sense on the row under the cursor, the only ones in the footer; None: all of them."""
+        """The actions that make sense on the row under the cursor, best first: what the footer shows. None: all."""
         return None
 
     @property
@@ -131,6 +131,9 @@ class Page(Widget, can_focus=False):
             try:
                 return await do(typed)
             except (Refused, Unreachable) as error:
+                if isinstance(error, Refused) and error.code == CHANGED_MEANWHILE:
+                    self.say(why(error), "bad")  # it is about what is no longer so: only another look helps
+                    return None
                 problem = f"Not done: {why(error)}."
                 fields = [replace(field, value=typed[field.name]) for field in fields]
 
@@ -158,7 +161,7 @@ class TablePage(Page):
         Binding("p", "pause", "Pause"),
     ]
 
-    COLUMNS: ClassVar[Sequence[Column]] = ()
+    COLUMNS: Sequence[Column] = ()  # of the class, or set before `super().__init__()`
     SORT: ClassVar[str] = ""  # the title of the column that it is ordered by at first
     KINDS: ClassVar[Sequence[Kind]] = ()  # the rows of the mirror that it is made of
     MOVES: ClassVar[bool] = False  # rows, or their order, change with time alone (elapsed, expiring …)
@@ -178,6 +181,7 @@ class TablePage(Page):
         self._descending = self._column is not None and self.COLUMNS[self._column].descending
         self._touched = -HOLD  # when a key or the mouse moved the cursor
         self._drawn: tuple[Any, ...] = ()
+        self._offered: Collection[str] | None = None
         self.is_paused = False
 
     # -- what a page must or may say -----------------------------------------------------------------------------------
@@ -238,6 +242,14 @@ class TablePage(Page):
         else:
             self.table.paint()  # what was a minute ago is now two
         self._draw_beside()
+        self._offer()
+
+    def _offer(self) -> None:
+        """The keys in the footer follow the row under the cursor."""
+        offers = self.offers()
+        if offers != self._offered:
+            self._offered = offers
+            self.refresh_bindings()
 
     def rearrange(self, *, hold: bool = True) -> None:
         """Filter and order what `rows` gave, and draw it."""
@@ -322,6 +334,7 @@ class TablePage(Page):
             self._touched = self.lodge.monotonic()
         if not self.is_paused:
             self._draw_beside()
+        self._offer()
 
     def on_vtable_opened(self) -> None:
         if hasattr(self, "action_open"):

@@ -88,7 +88,7 @@ class Dialog(ModalScreen[T]):
         lines.append([])
         for text, style in self._paragraphs:
             lines += [[(line, style)] for line in wrap(text, width)]
-        if self.has_fields:
+        if self.has_fields and self._paragraphs:
             lines.append([])
         self._text.styles.height = len(lines)
         self._text.show(lines)

@@ -49,6 +49,7 @@ class Form(Dialog[dict[str, str] | None]):
     Form .label { height: 1; }
     Form .said { width: 1fr; height: 1; padding: 0 0 0 1; }
     Form Input { width: 1fr; }
+    Form Input > .input--suggestion { text-style: dim; }
     """
     has_fields = True
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -109,8 +110,9 @@ class Form(Dialog[dict[str, str] | None]):
             typed = self._inputs[field.name].value.strip()
             wrong = field.check(typed)
             good = good and not wrong
-            hint = field.hint if isinstance(field.hint, str) else field.hint(typed)
-            self._said[field.name].show([[(clean(wrong or hint), BAD if wrong else DIM)]])
+            hint = field.hint
+            said = wrong or (hint if isinstance(hint, str) else hint(typed))  # a hint is made of a good text only
+            self._said[field.name].show([[(clean(said), BAD if wrong else DIM)]])
         return good
 
     def on_input_changed(self, event: Input.Changed) -> None:
@@ -119,8 +121,10 @@ class Form(Dialog[dict[str, str] | None]):
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()
-        if not self._done and event.input is not list(self._inputs.values())[-1]:
-            self.focus_next()
+        inputs = list(self._inputs.values())
+        if not self._done and event.input is not inputs[-1]:
+            # Not "the next of what has the focus": on a slow line keys come in one burst, before the focus has moved.
+            inputs[inputs.index(event.input) + 1].focus()
         elif self.check():
             self.dismiss(self.values)
 

@@ -36,11 +36,13 @@ class Keys(Lines):
         page = getattr(self.screen, "page", None)
         offers = None if page is None else page.offers()
         if offers is not None:
+            order = {action: place for place, action in enumerate(offers)}
             active = [
                 each
                 for each in active
-                if each.node is not page or each.binding.action in SHARED or each.binding.action in offers
+                if each.node is not page or each.binding.action in SHARED or each.binding.action in order
             ]
+            active.sort(key=lambda each: order.get(each.binding.action, len(order)))
         active.sort(key=self._group)
         bindings = {each.binding.action: each for each in reversed(active)}  # an action once, by its first key
         kept = [each for each in active if bindings[each.binding.action] is each]
@@ -51,7 +53,7 @@ class Keys(Lines):
             kept.remove(droppable.pop())
         parts: list[Part] = []
         for each in kept:
-            parts += [(key_name(each.binding), KEY), f" {each.binding.description}  "]
+            parts += ["  " if parts else "", (key_name(each.binding), KEY), f" {each.binding.description}"]
         self.show([parts])
 
     def _group(self, each: ActiveBinding) -> int:

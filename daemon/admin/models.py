@@ -11,6 +11,7 @@ import msgspec
 
 from common.errors import BadRequest, Forbidden, GatewayError, NotFound, UpstreamFailed
 from common.protocol import ModelAccess, ModelDeleted, ModelDetail, ModelRow, ModelsList, ModelTarget, PullProgress
+from common.times import from_iso, iso
 from daemon.access.actor import Actor
 from daemon.admin.rows import number_of
 from daemon.dialects.lines import LineReader
@@ -163,18 +164,26 @@ def _row(upstream: Upstream, model: Model, *, loaded: dict[str, dict[str, Any]] 
         family=_text(details.get("family")),
         parameters=_text(details.get("parameter_size")),
         quantization=_text(details.get("quantization_level")),
-        modified=_text(model.entry.get("modified_at")),
+        modified=_moment(model.entry.get("modified_at")),
         loaded=None if loaded is None else model.name in loaded,
         default=model.name == default,
         memory=number_of(running, "size"),
         vram=number_of(running, "size_vram"),
-        expires=_text(running.get("expires_at")),
+        expires=_moment(running.get("expires_at")),
         context=number_of(running, "context_length"),
     )
 
 
 def _text(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
+
+
+def _moment(value: Any) -> str | None:
+    """The upstream's moment as the protocol has them, in UTC; None where it is none."""
+    try:
+        return iso(from_iso(value))
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def _step(upstream: Upstream, line: bytes) -> PullProgress:

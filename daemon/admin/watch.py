@@ -30,7 +30,7 @@ def feed(house: House) -> None:
         row=lambda request_id: _live_row(house, request_id),
         progress=lambda: _live_progress(house),
     )
-    hub.sources["ended"] = Source(rows=house.recent.rows, row=house.recent.row)
+    hub.sources["ended"] = Source(rows=house.recent.rows, row=house.recent.row, progress=house.recent.counts)
     hub.sources["user"] = Source(
         rows=lambda: [(str(user.id), user_row(house, user)) for user in directory.users.values()],
         row=lambda user_id: _user_row(house, user_id),

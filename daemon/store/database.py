@@ -2,8 +2,8 @@
 
 Rule: every write is a job, a plain function of a `sqlite3.Connection`; jobs that are waiting when the writer gets free
 go to its thread in one hop and become durable with one COMMIT (WAL, synchronous=FULL: Gatelodge acknowledges nothing
-that a power cut could take back). Each job has a savepoint of its own: one that raises undoes only itself. Nobody
-else opens the database for writing, and the SQL itself lives in the other modules of this package.
+that a power cut could take back). A job that raises undoes only itself (`transactions.py`). Nobody else opens the
+database for writing, and the SQL itself lives in the other modules of this package.
 """
 
 from __future__ import annotations
@@ -144,14 +144,19 @@ class Database:
         return cls(path, writer, clock or SystemClock.continued(moment), moment)
 
     async def close(self) -> None:
-        """Finish what is queued, then close. Later writes raise StoreFailed."""
+        """Finish what is queued, then close. Later writes raise StoreFailed; closing again does nothing."""
+        if self._closing:
+            await self._writing
+            return
         self._closing = True
         self._wake.set()
         await self._writing
         for _ in range(READERS):
             await self._idle_readers.get()  # whoever still reads, or is about to, comes to an end first
-        for reader in self._readers:
-            await reader.close()
+        while self._readers:
+            await self._readers.pop().close()
+        for _ in range(READERS):
+            self._idle_readers.put_nowait(None)  # to close once more does nothing
         # The last connection to close moves the log into the database.
         await self._writer.close()
 

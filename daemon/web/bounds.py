@@ -1,7 +1,7 @@
 """What one request may be and how long it may take: head, body, answer; the checks that ask nobody who is calling.
 
     idle ──first byte──▶ head ──▶ body ──▶ answer ──▶ idle
-     60 s                9 s      8 s of silence,     32 s in which the
+     60 s               8.5 s     8 s of silence,     32 s in which the
                                   4 KiB/s on average  client takes nothing
 
 Rule: what is too large, too many, too slow or ambiguous is refused here, before a handler exists. Time is looked at
@@ -27,7 +27,7 @@ from daemon.web.connection import ClientConnection, RequestConnection
 from daemon.web.inference import Carriers, InferenceRequest
 
 LOOK_EVERY = 1.0  # seconds between two looks at who is late
-HEAD_TIMEOUT = 9.0  # seconds until a head is complete, from its first byte or from the connection's beginning
+HEAD_TIMEOUT = 8.5  # seconds until a head is complete, from its first byte or from the connection's beginning
 IDLE_TIMEOUT = 60.0  # seconds that a kept connection may idle
 BODY_SILENCE = 8.0  # seconds without a byte of the body
 BODY_PACE = 4 * 1024  # bytes a second that a body must come with on average, after the first seconds

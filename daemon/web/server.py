@@ -24,6 +24,8 @@ from daemon.web.bounds import MAX_BLOB, Bounds
 from daemon.web.connection import ClientConnection, Farewells, PlainStream, TlsStream
 from daemon.web.inference import Carriers
 
+BACKLOG = 1024  # connections that the kernel keeps until they are accepted
+
 
 class GateServer(HTTPServer):
     """An HTTP server that holds at most so many connections of one address."""
@@ -118,7 +120,8 @@ class GateServer(HTTPServer):
 
 def listen(server: GateServer, host: str, port: int) -> int:
     """Bind and start `server`; the port that was taken. OSError if it cannot be had."""
-    sockets = netutil.bind_sockets(port, address=host or None)
+    # A rush of connections waits here for its turn; one that finds no room would try again after a second only.
+    sockets = netutil.bind_sockets(port, address=host or None, backlog=BACKLOG)
     server.add_sockets(sockets)
     name = sockets[0].getsockname()
     return int(name[1])

@@ -1,4 +1,4 @@
-"""T: what reaches a terminal, a spreadsheet, a disk, the admin socket. T1 and T2 come with the console's screens."""
+"""T: what reaches a terminal, a spreadsheet, a disk, the admin socket."""
 
 from __future__ import annotations
 
@@ -13,8 +13,72 @@ LOCK = "tests/test_admin_lock.py"
 ROOTLESS = "tests/test_gate_rootless.py"
 STOPPING = "tests/test_gate_stopping.py"
 RULES = "tests/test_house_rules.py"
+PURE = "tests/test_console_pure.py"
+HOSTILE = "tests/test_console_hostile.py"
+BOXES = f"{HOSTILE}::test_every_box_and_text_of_a_page_is_clean_and_does_nothing"
 
 ROWS = (
+    Row(
+        "T1",
+        "one function makes foreign text safe (C0, C1, DEL, bidirectional, zero-width, tags become visible), where the"
+        " console decodes it; an output guard stands behind every widget",
+        (
+            f"{UNTRUSTED}::test_hostile_text_becomes_visible",
+            f"{PURE}::test_the_output_guard_lets_nothing_unsafe_pass",
+            f"{HOSTILE}::test_every_field_of_every_page_is_clean_before_it_is_drawn",
+            f"{HOSTILE}::test_the_guard_alone_keeps_the_terminal_safe",
+        ),
+        (
+            Mutation(
+                "console/mirror.py",
+                "        return clean(value)",
+                "        return value",
+                (f"{HOSTILE}::test_every_field_of_every_page_is_clean_before_it_is_drawn",),
+            ),
+            Mutation(
+                "console/guard.py",
+                "if segment.control or clean(segment.text) == segment.text",
+                "if segment is not None",
+                (f"{HOSTILE}::test_the_guard_alone_keeps_the_terminal_safe",),
+            ),
+        ),
+        "132 strings and a line of a megabyte in every column of every page each run: the guard finds nothing to do;"
+        " with cleaning switched off in the whole program, the guard alone leaves nothing strange on a pty",
+    ),
+    Row(
+        "T2",
+        "the Big List of Naughty Strings and our own payloads in every field of every screen: no crash, no action, no"
+        " new escape byte on the pty",
+        (
+            f"{HOSTILE}::test_the_terminal_is_sent_nothing_but_the_consoles_own_sequences",
+            BOXES,
+            f"{HOSTILE}::test_all_of_the_corpus_in_every_field_of_every_page",
+            f"{HOSTILE}::test_the_terminal_is_sent_nothing_else_with_all_of_the_corpus",
+            f"{HOSTILE}::test_a_sequence_from_outside_would_be_seen",
+        ),
+        (
+            Mutation(
+                "console/screens/exchange.py",
+                "lines = clean_block(words).split",
+                "lines = words.split",
+                (f"{BOXES}[live]",),
+            ),
+            Mutation(
+                "console/screens/audited.py",
+                "lines = clean_block(_cut(words)).split",
+                "lines = _cut(words).split",
+                (f"{BOXES}[audit]",),
+            ),
+            Mutation(
+                "console/app.py",
+                'message, **(given | {"markup": False})',
+                "message, **given",
+                (f"{HOSTILE}::test_what_is_said_in_a_toast_is_no_markup",),
+            ),
+        ),
+        "605 strings, 96 of them ours, a row each in every field of seven kinds of rows and of every answer; every key"
+        " of every page pressed on such a row (marked long: with each of the 132 sharpest)",
+    ),
     Row(
         "T3",
         "no CSV cell is a formula: a start of = + - @ TAB CR LF or ' gets one apostrophe, and"

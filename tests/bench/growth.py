@@ -55,10 +55,11 @@ class Sizes:
     exchanges: int
     users: int
     keys: int
+    chunks: bool  # whether streams are measured, too
 
 
-LONG = Sizes(1_000_000, 10_000, 1_000)
-SHORT = Sizes(10_000, 300, 30)
+LONG = Sizes(1_000_000, 10_000, 1_000, chunks=True)
+SHORT = Sizes(10_000, 300, 30, chunks=False)
 
 
 @dataclass
@@ -94,7 +95,7 @@ async def table(folder: Path, upstream: Target, cores: Cores, sizes: Sizes, roun
             await _at_rest(house.target.pid)
             house.idle = proc.memory(house.target.pid)
         for _ in range(rounds):
-            for spec in (REQUESTS, STREAMS):
+            for spec in (REQUESTS, STREAMS) if sizes.chunks else (REQUESTS,):
                 for house in houses:
                     async with _watching(folder / "nothing", WATCHERS if house.watched else 0):
                         result = await measure(house.target, spec)
@@ -249,8 +250,9 @@ def _printed(houses: list[_House], sizes: Sizes, page: float, day: float) -> str
         ["start until it listens, s", *(f"{house.target.started:.2f}" for house in houses[:-1]), ""],
         ["memory, idle, MiB", *(f"{house.idle:.1f}" for house in houses[:-1]), ""],
         ["CPU per small request, 64 at once, us", *cells(lambda house: house.requests)],
-        ["CPU per chunk, 20 streams, us", *cells(lambda house: house.chunks)],
     ]
+    if sizes.chunks:
+        lines.append(["CPU per chunk, 20 streams, us", *cells(lambda house: house.chunks)])
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return "\n".join(
         [

@@ -211,6 +211,7 @@ async def first_token(spec: Spec) -> Result:
     result = Result()
     request = chat(spec, chunks=1)
     clients = [await connect(spec.port) for _ in range(4)]
+    idle = clients[:]  # where one answer is late, the next request must not be sent behind it
     asking: set[asyncio.Task[None]] = set()
     measured = False
 
@@ -221,12 +222,13 @@ async def first_token(spec: Spec) -> Result:
             result.lost += 1
         elif measured:
             result.ages.append(client.first - asked)
+        idle.append(client)
 
     started = time.monotonic()
     for number in range(len(clients) * 2 + int(spec.seconds * spec.rate)):
         measured = number >= len(clients) * 2
         await asyncio.sleep(started + number / spec.rate - time.monotonic())
-        client = clients[number % len(clients)]
+        client = idle.pop(0) if idle else await connect(spec.port)
         task = asyncio.create_task(one(client))
         asking.add(task)
         task.add_done_callback(asking.discard)

@@ -165,6 +165,7 @@ async def _key_in(data: Path, url: str, users: int, keys: int) -> str:
     flags = {
         "storage.data": str(data),
         "storage.min_free": 0,
+        "storage.ballast": 0,
         "server.port": 0,
         "upstreams": configuration.with_ollama(url, 1),
         "limits": _LIMITS,

@@ -78,7 +78,9 @@ async def daemon_process(
         *("sh", "-c", f'{before}; exec "$@"', "sh"),
         *(sys.executable, "-m", program, "--data", str(data), "--port", "0", "--no-builtin-model", *arguments),
         cwd=ROOT,
-        env=os.environ | {"GATELODGE_STORAGE__MIN_FREE": "0", "GATELODGE_LOG__FORMAT": "json"} | environment,
+        env=os.environ
+        | {"GATELODGE_STORAGE__MIN_FREE": "0", "GATELODGE_STORAGE__BALLAST": "0", "GATELODGE_LOG__FORMAT": "json"}
+        | environment,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
     )

@@ -93,7 +93,8 @@ def watched_daemon(folder: Path) -> Iterator[WatchedDaemon]:
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.rigs.watched", str(notes), bait.name, *arguments],
             cwd=ROOT,
-            env=os.environ | {"GATELODGE_STORAGE__MIN_FREE": "0", "GATELODGE_LOG__FORMAT": "json"},
+            env=os.environ
+            | {"GATELODGE_STORAGE__MIN_FREE": "0", "GATELODGE_STORAGE__BALLAST": "0", "GATELODGE_LOG__FORMAT": "json"},
             stdout=subprocess.DEVNULL,
             stderr=written,
         )

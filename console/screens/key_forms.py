@@ -1,0 +1,101 @@
+"""What is asked before a key is issued or rotated, and the box that shows its secret, once.
+
+Rule: the secret goes from the daemon's answer into that box; nobody keeps it.
+"""
+
+from __future__ import annotations
+
+from common import protocol, times
+from common.protocol import KeysIssue, KeysRotate
+from common.untrusted import clean
+from console import entries
+from console.mirror import Row
+from console.moments import day_and_time
+from console.screens.page import Page
+from console.widgets.form import Field
+
+
+def _lifetime(text: str) -> str:
+    """The hint beside an expiry."""
+    if not text:
+        return "90d, 12h; empty: never"
+    return f"{times.seconds_of(text) // 86400} days" if times.seconds_of(text) >= 2 * 86400 else ""
+
+
+def issue_fields(email: str, users: list[str]) -> list[Field]:
+    """The form of a new key."""
+    return [
+        Field("user", "For the user", email, hint="→ completes", check=entries.one_of(users, "user"), choices=users),
+        Field("label", "Label", hint="what it is for", check=entries.a_label),
+        Field("expires", "Expires after", hint=_lifetime, check=entries.an_expiry),
+        Field("models", "Models", hint="llama3* qwen3; empty: all", check=entries.patterns),
+        Field("addresses", "From addresses", hint="10.0.0.0/8; empty: any", check=entries.networks),
+        Field("metrics", "For /metrics alone", "n", hint="y or n", check=entries.yes_or_no),
+    ]
+
+
+def key_question(typed: dict[str, str]) -> KeysIssue:
+    """What the form asks for."""
+    return KeysIssue(
+        typed["user"].casefold(),
+        typed["label"],
+        expires_seconds=times.seconds_of(typed["expires"]) if typed["expires"] else None,
+        models=entries.words(typed["models"]),
+        addresses=entries.words(typed["addresses"]),
+        metrics=entries.is_yes(typed["metrics"]),
+    )
+
+
+async def issue_key(page: Page, email: str) -> None:
+    """Ask, issue, show."""
+    users = sorted(row["email"] for row in page.lodge.link.mirror.rows["user"].values())
+    if not users:
+        page.say("there is no user to issue a key to: press 2, and let somebody in or create one")
+        return
+
+    async def issue(typed: dict[str, str]) -> tuple[KeysIssue, protocol.IssuedKey]:
+        question = key_question(typed)
+        return question, await page.attempt(protocol.KEYS_ISSUE, question)
+
+    done = await page.fill_until_done("Issue a key", issue_fields(email, users), [], issue)
+    if done is not None:
+        question, issued = done
+        heading = f"The key {clean(issued.id)} ({clean(question.label)}) of {clean(question.user)}"
+        await _show(page, heading, issued.id, issued.key, "Shown this once: only its hash is kept.")
+        page.say(f"key {clean(issued.id)} is issued to {clean(question.user)}", "good")
+
+
+async def rotate_key(page: Page, key: Row) -> None:
+    """Ask how long the old secret works on, rotate, show."""
+    key_id, label, user = key["id"], key["label"], key["user"]
+    paragraphs = [
+        "The key gets a new secret, shown once. Label, expiry, models and addresses stay.",
+        "The old secret works on for the time of grace, so that whoever uses it can change over.",
+    ]
+    if key["previous_until"]:
+        paragraphs.append(
+            f"It was rotated a short while ago: the secret before that one, good until "
+            f"{day_and_time(key['previous_until'])}, ends now."
+        )
+    fields = [Field("grace", "Grace", "1h", hint=_grace_hint, check=entries.a_grace)]
+
+    async def rotate(typed: dict[str, str]) -> protocol.RotatedKey:
+        seconds = times.seconds_of(typed["grace"])
+        return await page.attempt(
+            protocol.KEYS_ROTATE, KeysRotate(key_id, grace_seconds=seconds, version=key["version"])
+        )
+
+    rotated = await page.fill_until_done(f"Rotate the key {key_id} ({label}) of {user}?", fields, paragraphs, rotate)
+    if rotated is not None:
+        until = rotated.previous_until
+        old = f"The old secret works until {day_and_time(until)}." if until else "The old secret no longer works."
+        await _show(page, f"The new key {key_id} ({label}) of {user}", key_id, rotated.key, f"Shown this once. {old}")
+        page.say(f"key {key_id} of {user} is rotated", "good")
+
+
+def _grace_hint(text: str) -> str:
+    return "0: the old secret ends at once" if times.seconds_of(text) == 0 else "then the old secret ends"
+
+
+async def _show(page: Page, heading: str, key_id: str, secret: str, note: str) -> None:
+    await page.lodge.show_secret(heading, secret, note, file_name=entries.file_name(f"gatelodge-key-{key_id}.txt"))

@@ -1,0 +1,395 @@
+"""Models: the upstreams, how they are, and under each what is installed, what is loaded and what is being pulled.
+
+Rules: the health of upstreams comes with the watch stream, the models are asked for every few seconds while one looks.
+A pull goes on behind every other page, but ends with the console: quitting asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import aclosing
+from functools import partial
+from typing import Any, ClassVar
+
+import msgspec
+from rich.style import Style
+from textual.binding import Binding, BindingType
+from textual.worker import Worker
+
+from common import protocol, times
+from common.protocol import ModelsList, ModelTarget
+from common.untrusted import clean
+from console.cells import wrap
+from console.client import Refused, Unreachable
+from console.columns import Column
+from console.figures import bytes_of, progress
+from console.mirror import Row, cleaned
+from console.moments import age, time_left
+from console.palette import BAD, BOLD, DIM, GOOD, PLAIN, WAITING, WARNING
+from console.pulls import Pull
+from console.screens import model_actions
+from console.screens.page import TablePage, why
+from console.widgets.lines import Line, Part
+
+LOOK_EVERY = 10.0  # seconds between two looks at the models
+STATES = {"ok": GOOD, "down": BAD, "unknown": WARNING, "drained": WARNING, "loaded": GOOD, "failed": BAD}
+
+
+def _delay(milliseconds: float | None) -> str:
+    """`12ms`, `1.3s`; empty where it is not known."""
+    if milliseconds is None:
+        return ""
+    return f"{milliseconds:.0f}ms" if milliseconds < 999.5 else f"{milliseconds / 1000:.1f}s"
+
+
+def upstream_line(row: Row, order: int) -> Row:
+    """An upstream as a line of the table."""
+    state = "drained" if row["drained"] and row["state"] == "ok" else row["state"]
+    about = " ".join(str(each) for each in (row["kind"], row["version"]) if each)
+    told = (row["error"] or row["last_error"] or "").removeprefix(f"the upstream {row['name']} ")
+    if told:
+        about = told if row["error"] else f"{about}; last error: {told}"
+    return {
+        "kind": "upstream",
+        "group": (order, 0),
+        "upstream": row["name"],
+        "state": state,
+        "busy": f"{row['running']}/{row['seats']}" + (f"+{row['queued']}" if row["queued"] else ""),
+        "latency": row["latency_ms"],
+        "name": row["name"],
+        "size": None,
+        "vram": row["vram"] or None,
+        "until": "",
+        "about": about,
+        "style": BAD if row["error"] else PLAIN,
+        "row": row,
+    }
+
+
+def model_line(row: Row, order: int, now: float) -> Row:
+    """A model as a line of the table; `now` is Unix seconds."""
+    about = " ".join(str(each) for each in (row["parameters"], row["quantization"], row["family"]) if each)
+    return {
+        "kind": "model",
+        "group": (order, 2),
+        "upstream": row["upstream"],
+        "state": {True: "loaded", False: "idle", None: "-"}[row["loaded"]],
+        "busy": "",
+        "latency": None,
+        "name": f"  {row['name']}",
+        "size": row["size"],
+        "vram": row["vram"] or None,
+        "until": time_left(row["expires"], now, never="") if row["loaded"] else "",
+        "about": ("default, " if row["default"] else "") + about,
+        "style": PLAIN,
+        "row": row,
+    }
+
+
+def pull_line(pull: Pull, upstream: str, order: int) -> Row:
+    """A pull as a line of the table."""
+    return {
+        "kind": "pull",
+        "group": (order, 1),
+        "upstream": upstream,
+        "state": pull.state,
+        "busy": "",
+        "latency": None,
+        "name": f"  {pull.model}",
+        "size": pull.total,
+        "vram": None,
+        "until": "",
+        "about": pull.words(),
+        "style": BAD if pull.problem else PLAIN,
+        "row": {"pull": pull},
+    }
+
+
+class ModelsPage(TablePage):
+    """Upstreams and their models."""
+
+    NOUN = "upstreams and models"
+    KINDS = ("upstream",)
+    MOVES = True  # pulls, and what is unloaded in a while
+    COLUMNS: Sequence[Column] = (
+        Column("STATE", lambda line: (line["state"], STATES.get(line["state"], WAITING)), 8),
+        Column("BUSY", lambda line: line["busy"], 6, right=True),
+        Column("DELAY", lambda line: _delay(line["latency"]), 5, right=True),
+        Column(
+            "NAME",
+            lambda line: (line["name"], BOLD) if line["kind"] == "upstream" else line["name"],
+            17,
+            most=44,
+            sort=lambda line: line["name"],
+        ),
+        Column(
+            "SIZE",
+            lambda line: "" if line["size"] is None else bytes_of(line["size"]),
+            7,
+            right=True,
+            sort=lambda line: line["size"],
+            descending=True,
+        ),
+        Column("VRAM", lambda line: "" if line["vram"] is None else bytes_of(line["vram"]), 7, right=True),
+        Column("UNLOADS", lambda line: line["until"], 7, right=True, rank=1),
+        Column("ABOUT", lambda line: (line["about"], line["style"]), 15, most=60),
+    )
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "open", "Show"),
+        Binding("d", "drain", "Drain"),
+        Binding("u", "undrain", "Undrain"),
+        Binding("P", "probe", "Probe"),
+        Binding("c", "cancel", "Stop the pull"),
+        Binding("a", "access", "Who may"),
+        Binding("f", "pull", "Pull"),
+        Binding("D", "delete", "Delete"),
+        Binding("S", "seats", "Seats", show=False),
+        Binding("r", "again", "Look again", show=False),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.models: dict[str, Row] = {}
+        self.pulls: dict[str, Pull] = {}
+        self._targets: dict[str, ModelTarget] = {}  # the names as they are, not as they are shown
+        self._workers: dict[str, Worker[None]] = {}
+        self._look: Worker[None] | None = None
+        self._looked_at = 0.0
+        self._looking = False
+        self._problem = ""
+        self._version = 0
+
+    # -- the rows ------------------------------------------------------------------------------------------------------
+
+    def rows(self) -> Mapping[str, Row]:
+        upstreams = self.lodge.link.mirror.rows["upstream"]
+        order = {name: number for number, name in enumerate(upstreams)}
+        found = {f"u:{name}": upstream_line(row, order[name]) for name, row in upstreams.items()}
+        only = next(iter(upstreams), "")
+        for pull_id, pull in self.pulls.items():
+            upstream = pull.upstream or only
+            found[pull_id] = pull_line(pull, upstream, order.get(upstream, len(order)))
+        now = self.lodge.as_of()
+        for model_id, row in self.models.items():
+            found[model_id] = model_line(row, order.get(row["upstream"], len(order)), now)
+        return found
+
+    def version(self) -> Any:
+        return (super().version(), self._version)
+
+    def group(self, row: Row) -> Any:
+        return row["group"]
+
+    def shown(self) -> None:
+        self._looked_at = 0.0
+
+    def tick(self) -> None:
+        old = not self._looked_at or self.lodge.monotonic() - self._looked_at >= LOOK_EVERY
+        if old and self.lodge.link.is_live and not self._looking:
+            self.look()
+        super().tick()
+
+    def look(self) -> None:
+        """Ask for the models now."""
+        self._looked_at, self._looking = self.lodge.monotonic(), True
+        self._look = self.run_worker(partial(self._fetch), group="models", exclusive=True)
+
+    async def _fetch(self) -> None:
+        try:
+            answer = await self.lodge.channel.ask(protocol.MODELS_LIST, ModelsList())
+        except (Refused, Unreachable) as error:
+            self._problem = why(error)
+        else:
+            self._problem = ""
+            self._targets = {f"m:{each.upstream}:{each.name}": ModelTarget(each.name, each.upstream) for each in answer}
+            self.models = {f"m:{each.upstream}:{each.name}": cleaned(msgspec.to_builtins(each)) for each in answer}
+        self._looking = False
+        self._version += 1
+        if self.display:
+            super().tick()
+
+    def nothing(self) -> Sequence[str]:
+        return ("There is no upstream. Name one: `gatelodge --ollama URL`, or [[upstreams]] in the configuration.",)
+
+    def status(self) -> Line:
+        parts: list[Part] = [*super().status()]
+        running = [pull for pull in self.pulls.values() if not pull.problem]
+        if running:
+            parts.append((f" · {len(running)} pull{'' if len(running) == 1 else 's'}: quitting ends them", WARNING))
+        if self._problem:
+            parts.append((f" · models: {self._problem}", BAD))
+        elif not self._looked_at or (self._looking and not self.models):
+            parts.append((" · asking for the models …", DIM))
+        return parts
+
+    def offers(self) -> Collection[str] | None:
+        if self.chosen is None:
+            return ("pull",)
+        line = self.chosen[1]
+        if line["kind"] == "pull":
+            return ("cancel", "pull")
+        if line["kind"] == "model":
+            return ("open", "access", "delete", "pull")
+        return ("open", "undrain" if line["row"]["drained"] else "drain", "probe", "pull")
+
+    def detail(self, line: Row) -> Sequence[Line]:
+        lines: list[list[Part]] = [[(line["name"].strip(), BOLD)], []]
+        for name, value, style in self.facts(line):
+            pieces = wrap(value, 44 - 13)
+            lines += [[(f"{name if n == 0 else '':<13}", DIM), (piece, style)] for n, piece in enumerate(pieces)]
+        return lines
+
+    def facts(self, line: Row) -> list[tuple[str, str, Style]]:
+        """What is known of a line: name, value, style."""
+        row, now = line["row"], self.lodge.as_of()
+        if line["kind"] == "pull":
+            pull: Pull = row["pull"]
+            found: list[tuple[str, Any, Style]] = [
+                ("progress", progress(pull.part, 30), GOOD),
+                ("step", pull.status, PLAIN),
+                ("done", f"{bytes_of(pull.done)} of {bytes_of(pull.total)}", PLAIN),
+                ("left", pull.words(), line["style"]),
+            ]
+        elif line["kind"] == "model":
+            found = [
+                ("upstream", row["upstream"], PLAIN),
+                ("state", line["state"] + (", the default model" if row["default"] else ""), PLAIN),
+                ("size", None if row["size"] is None else bytes_of(row["size"]), PLAIN),
+                ("memory", None if not row["memory"] else bytes_of(row["memory"]), PLAIN),
+                ("on the GPU", None if not row["vram"] else bytes_of(row["vram"]), PLAIN),
+                ("unloads", line["until"], PLAIN),
+                ("context", row["context"] and f"{row['context']} tokens", PLAIN),
+                ("about", line["about"], PLAIN),
+                ("modified", f"{age(row['modified'], now)} ago" if _is_moment(row["modified"]) else None, PLAIN),
+            ]
+        else:
+            probed = "never probed (P)" if row["probed_seats"] is None else f"{row['probed_seats']} really run at once"
+            found = [
+                ("state", line["state"], STATES.get(line["state"], PLAIN)),
+                ("error", row["error"], BAD),
+                ("last error", row["last_error"] if not row["error"] else None, WARNING),
+                ("kind", " ".join(str(each) for each in (row["kind"], row["version"]) if each), PLAIN),
+                ("address", row["url"], PLAIN),
+                ("latency", None if row["latency_ms"] is None else f"{row['latency_ms']:.1f} ms", PLAIN),
+                ("seats", f"{row['seats']}, {probed}", PLAIN),
+                ("running", f"{row['running']}, {row['queued']} queued", PLAIN),
+                ("models", f"{row['models'] or 0}, {row['loaded'] or 0} loaded", PLAIN),
+                ("VRAM", None if not row["vram"] else bytes_of(row["vram"]), PLAIN),
+            ]
+        return [(name, str(value), style) for name, value, style in found if value not in (None, "")]
+
+    # -- pulling -------------------------------------------------------------------------------------------------------
+
+    def begin_pull(self, model: str, upstream: str | None) -> None:
+        """Pull, behind whatever page is in sight."""
+        pull_id = f"p:{upstream or ''}:{model}"
+        if pull_id in self._workers:
+            self.say(f"{model} is being pulled already")
+            return
+        self.pulls[pull_id] = Pull(model, upstream)
+        self._version += 1
+        self._workers[pull_id] = self.run_worker(partial(self._pull, pull_id), group=pull_id)
+
+    async def _pull(self, pull_id: str) -> None:
+        pull = self.pulls[pull_id]
+        words = f"the pull of {pull.model}"
+        self.lodge.unfinished.add(words)
+        steps = self.lodge.channel.items(protocol.MODELS_PULL, ModelTarget(pull.model, pull.upstream))
+        try:
+            async with aclosing(steps) as news:
+                async for step in news:
+                    pull.take(msgspec.structs.replace(step, status=clean(step.status)), self.lodge.monotonic())
+        except (Refused, Unreachable) as error:
+            pull.problem = clean(why(error))
+            self.say(f"{pull.model} was not pulled: {pull.problem}; pulling again goes on from there", "bad")
+        else:
+            self.pulls.pop(pull_id, None)
+            self.say(f"{pull.model} is pulled", "good")
+            self._looked_at = 0.0
+        finally:
+            self.lodge.unfinished.discard(words)
+            self._workers.pop(pull_id, None)
+            self._version += 1
+
+    def stop_pull(self, pull_id: str) -> None:
+        """End it, at the upstream too; what is there stays there."""
+        worker = self._workers.pop(pull_id, None)
+        if worker is not None:
+            worker.cancel()
+        self.pulls.pop(pull_id, None)
+        self._version += 1
+
+    # -- keys ----------------------------------------------------------------------------------------------------------
+
+    def _target(self) -> ModelTarget | None:
+        target = None if self.chosen is None else self._targets.get(self.chosen[0])
+        if target is None:
+            self.say("put the cursor on a model")
+        return target
+
+    def _upstream(self) -> Row | None:
+        """The upstream under the cursor, or that of the model under it."""
+        name = None if self.chosen is None else self.chosen[1]["upstream"]
+        row = self.lodge.link.mirror.rows["upstream"].get(name or "")
+        if row is None:
+            self.say("put the cursor on an upstream")
+        return row
+
+    def action_open(self) -> None:
+        if self.chosen is None:
+            return
+        line = self.chosen[1]
+        target = self._targets.get(self.chosen[0])
+        if line["kind"] == "model" and target is not None:
+            self.begin(model_actions.show(self, target))
+        else:
+            facts = [(f"{name:<13}{value}", style) for name, value, style in self.facts(line)]
+            self.begin(self.lodge.show_text(line["name"].strip(), facts))
+
+    def action_access(self) -> None:
+        if (target := self._target()) is not None:
+            self.begin(model_actions.access(self, target))
+
+    def action_delete(self) -> None:
+        if (target := self._target()) is not None and self.may_change():
+            self.begin(model_actions.delete(self, target))
+
+    def action_pull(self) -> None:
+        if self.may_change():
+            upstream = self.chosen[1]["upstream"] if self.chosen is not None else None
+            self.begin(model_actions.pull(self, upstream))
+
+    def action_cancel(self) -> None:
+        if self.chosen is None or self.chosen[1]["kind"] != "pull":
+            self.say("put the cursor on a pull")
+        else:
+            self.begin(model_actions.stop_pull(self, *self.chosen))
+
+    def action_drain(self) -> None:
+        if (row := self._upstream()) is not None and self.may_change():
+            self.begin(model_actions.drain(self, row))
+
+    def action_undrain(self) -> None:
+        if (row := self._upstream()) is not None and self.may_change():
+            self.begin(model_actions.undrain(self, row))
+
+    def action_probe(self) -> None:
+        if (row := self._upstream()) is not None and self.may_change():
+            self.begin(model_actions.probe(self, row))
+
+    def action_seats(self) -> None:
+        if (row := self._upstream()) is not None and self.may_change():
+            self.begin(model_actions.seats(self, row))
+
+    def action_again(self) -> None:
+        if self.lodge.link.is_live:
+            self.look()
+        else:
+            self.lodge.link.retry_now()
+
+
+def _is_moment(text: str | None) -> bool:
+    try:
+        return text is not None and times.from_iso(text) > 0
+    except ValueError:
+        return False
