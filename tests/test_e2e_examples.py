@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import sys
+from ast import literal_eval
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 
 from tests.rigs.gatehouse import ADMIN, Gatehouse, RawClient, gatehouse
+from tests.rigs.office import open_office
 from tests.rigs.process import ROOT
 from tests.rigs.scripted_upstream import ScriptedUpstream
 
@@ -54,6 +56,14 @@ async def typed(line: str, **environment: str) -> str:
     )
     out, err = await process.communicate()
     assert process.returncode == 0, (line, err.decode())
+    return out.decode()
+
+
+async def typed_python(code: str) -> str:
+    """What a program prints."""
+    process = await asyncio.create_subprocess_exec(*(sys.executable, "-c", code), stdout=asyncio.subprocess.PIPE)
+    out, _ = await process.communicate()
+    assert process.returncode == 0
     return out.decode()
 
 
@@ -177,6 +187,166 @@ async def test_the_seeds_own_lines_work_with_an_issued_key(gate: Gatehouse, curl
     if "streamed" in name:
         assert len(answer) > 1
         assert answer[-1]["done"] is True
+
+
+# The first two seeds', as they stand there: a body, and a line.
+REQUEST_BODY = """{
+  "model": "phi",
+  "request": "Give me a fun fact about gravity."
+}"""
+REQUEST_LINE = """curl -X POST http://192.168.2.57:8085/request \\
+  -H "X-API-KEY: admin" \\
+  -H "Content-Type: application/json" \\
+  -d '{"model": "llama2", "request": "What do you think about gravity?"}'"""
+
+
+async def test_the_first_seeds_line_and_body_work_with_an_issued_key(
+    tmp_path: Path, curl: None, upstream: ScriptedUpstream
+) -> None:
+    """Rows 1, 2, 3, 7, 11: plain text out; its own key opens nothing."""
+    upstream.add_model("llama2:latest")
+    async with gatehouse(tmp_path, upstream) as gate:
+        line = REQUEST_LINE.replace("http://192.168.2.57:8085", gate.url)
+        assert await typed(line.replace("admin", gate.key)) == "Why not?"
+        assert upstream.inference[-1].document["model"] == "llama2:latest"
+        answer = await gate.http.post(gate.url + "/request", content=REQUEST_BODY, headers={"X-API-KEY": gate.key})
+        assert (answer.status_code, answer.text) == (200, "Why not?")
+        assert upstream.inference[-1].document["model"] == "phi:latest"
+        asked = [record.prompt for record in await gate.records()]
+        assert asked == ["Give me a fun fact about gravity.", "What do you think about gravity?"]
+        assert await typed(line) == "Unauthorized access"
+
+
+# The third's, in both of its languages, its key file, and its further route.
+PROMPT_LINE = """curl -X POST "http://127.0.0.1:8000/generate" \\
+     -H "x_api_key: your_secret_api_key" \\
+     -H "Content-Type: application/json" \\
+     -d '{"prompt": "Explain what machine learning is"}'"""
+PROMPT_PYTHON = """import requests
+
+url = "http://127.0.0.1:8000/generate"
+headers = {
+    "x_api_key": "your_secret_api_key",
+    "Content-Type": "application/json"
+}
+data = {
+    "prompt": "Explain what machine learning is"
+}
+
+response = requests.post(url, headers=headers, json=data)
+print(response.json())
+"""
+KEY_FILE = "x_api_key=your_secret_api_key\n"
+ALLOWED_MODELS = ["deepseek-r1:1.5b", "llama3:8b", "orca3:12b"]
+
+
+async def test_the_key_and_credit_gateways_examples_work_with_an_issued_key(gate: Gatehouse, curl: None) -> None:
+    """Rows 16 and 17: `{"response"}` from the default model, by curl as by Python."""
+    for example in (PROMPT_LINE, PROMPT_PYTHON):
+        text = example.replace("http://127.0.0.1:8000", gate.url).replace("your_secret_api_key", gate.key)
+        said = await (typed(text) if text.startswith("curl") else typed_python(text))
+        assert literal_eval(said) == {"response": "Why not?"}
+        assert gate.upstream.inference[-1].document["model"] == MODELS[0]
+    records = await gate.records()
+    assert [(record.route, record.prompt) for record in records] == [
+        ("/generate", "Explain what machine learning is")
+    ] * 2
+
+
+async def test_the_allow_list_of_a_key_is_kept_at_the_route_with_the_model_in_it(
+    tmp_path: Path, upstream: ScriptedUpstream
+) -> None:
+    """Row 18: its list as a key's models."""
+    for model in (*ALLOWED_MODELS, "mistral:7b"):
+        upstream.add_model(model)
+    async with gatehouse(tmp_path, upstream) as gate:
+        _, key = await gate.member("scripts@example.org", models=ALLOWED_MODELS)
+        said = []
+        for model in (*ALLOWED_MODELS, "nobody", "mistral:7b"):
+            body = {"prompt": "Explain what machine learning is"}
+            answer = await gate.http.post(f"{gate.url}/generate/{model}", json=body, headers={"x_api_key": key})
+            said.append((answer.status_code, answer.json().get("detail")))
+        assert said == [(200, None)] * 3 + [(400, "Invalid model name"), (403, "Invalid model name")]
+
+
+# The fourth's file of tokens; its lines are above.
+TOKENS_FILE = """{
+  "user1": "token_for_user1",
+  "user2": "token_for_user2",
+  "user3": "token_for_user3"
+}"""
+
+
+async def test_the_seeds_own_lines_and_key_files_work_as_they_are_after_an_import(tmp_path: Path, curl: None) -> None:
+    """Rows 28, 31 and 36: nothing but the address is changed; each token is a user's."""
+    (tmp_path / "tokens.json").write_text(TOKENS_FILE)
+    (tmp_path / ".env").write_text(KEY_FILE)
+    async with open_office(tmp_path, models=MODELS) as office:
+        gate = office.gate
+        for name in ("tokens.json", ".env"):
+            await office.done("import", str(tmp_path / name))
+        for line in SEEDS_LINES.values():
+            assert (await typed(line.replace("http://localhost:8000", gate.url))).startswith("{")
+        assert (await gate.records())[0].user == "user1@localhost"
+        assert json.loads(await typed(PROMPT_LINE.replace("http://127.0.0.1:8000", gate.url)))["response"] == "Why not?"
+        assert (await gate.records())[0].user == "shared@localhost"
+
+
+# The fifth's, with a password in the body: a line, what PowerShell is to send, and the body in full.
+CHAT_LINE = """curl http://192.168.1.2:7000/chat \\
+-H "Content-Type: application/json" \\
+-d '{
+  "auth":{"username":"user@company.com","password":"password"},
+  "messages":[{"role":"user","content":"Explain MQTT"}]
+}'"""
+CHAT_POWERSHELL_BODY = """{
+   "auth":{"username":"user@company.com","password":"password"},
+   "messages":[{"role":"user","content":"Explain MQTT"}]
+ }"""
+CHAT_BODY = """{
+  "auth": {
+    "username": "user@company.com",
+    "password": "password"
+  },
+  "model": "llama3.2:latest",
+  "messages": [
+    { "role": "user", "content": "Hello" }
+  ]
+}"""
+
+
+async def test_the_lan_gateways_examples_work_with_a_users_password(gate: Gatehouse, curl: None) -> None:
+    """Rows 41, 58 and 59: by curl, as PowerShell sends it, and in full; the password is the user's own."""
+    password = "my own good password"
+    _, one_time = await gate.house.directory.add_user(ADMIN, "user@company.com")
+    await gate.house.accounts.change_password("user@company.com", str(one_time), password, "127.0.0.1")
+
+    def own(text: str) -> str:
+        return text.replace('"password":"password"', f'"password":"{password}"').replace(
+            '"password": "password"', f'"password": "{password}"'
+        )
+
+    line = own(CHAT_LINE).replace("http://192.168.1.2:7000", gate.url)
+    answers = [json.loads(await typed(line))]
+    body = own(CHAT_POWERSHELL_BODY).replace("\n", "\r\n").encode()
+    client = await RawClient.connect(gate.port)
+    await client.send(
+        b"POST /chat HTTP/1.1\r\nUser-Agent: Mozilla/5.0 (Windows NT; de-DE) WindowsPowerShell/5.1\r\n"
+        b"Content-Type: application/json\r\nHost: gate\r\nContent-Length: %d\r\nExpect: 100-continue\r\n"
+        b"Connection: close\r\n\r\n" % len(body)
+    )
+    assert (await client.read_head()).startswith(b"HTTP/1.1 100")
+    await client.send(body)
+    answers.append(json.loads((await client.read_all()).partition(b"\r\n\r\n")[2]))
+    client.close()
+    answers.append((await gate.http.post(gate.url + "/chat", content=own(CHAT_BODY))).json())
+    for answer in answers:
+        assert answer["response"] == answer["message"]["content"] == "Why not?"
+        assert (answer["model"], answer["done"]) == ("llama3.2:latest", True)
+    asked = [(record.user, record.prompt) for record in await gate.records()]
+    assert asked == [("user@company.com", text) for text in ("Hello", "Explain MQTT", "Explain MQTT")]
+    # Their own password is nobody's.
+    assert (await gate.http.post(gate.url + "/chat", content=CHAT_BODY)).status_code == 401
 
 
 async def test_a_body_as_powershell_sends_it(gate: Gatehouse) -> None:
