@@ -301,6 +301,25 @@ async def test_a_value_that_cannot_be_is_wrong_usage(office: Office, words: str)
     assert any(word in result.stderr for word in ("bogus", "nonsense", "bad"))
 
 
+async def test_a_cloud_provider_is_opened_step_by_step(office: Office) -> None:
+    """Enabled, given a key by standard input, and a user allowed; the key is nowhere in what is printed."""
+    row = await office.json("upstreams", "enable", "up")
+    assert (row["enabled"], row["cloud"], row["has_key"]) == (True, False, False)
+    told = await office.cli("upstreams", "key", "up", stdin="sk-pelargonium\n")
+    assert told.exit_code == 0
+    assert "is shown the new key" in told.stderr
+    shown = (await office.done("upstreams", "list", "--json")).stdout
+    assert '"has_key": true' in shown
+    assert "sk-pelargonium" not in told.stdout + told.stderr + shown
+    assert (await office.json("upstreams", "key", "up", "--clear"))["has_key"] is False
+    assert (await office.cli("upstreams", "key", "up", stdin="")).exit_code == 1
+    assert (await office.cli("upstreams", "key", "up", stdin="two words\n")).exit_code == 2
+    assert (await office.json("upstreams", "disable", "up"))["enabled"] is False
+    assert (await office.json("users", "cloud", "ana@example.org", "on"))["cloud"] is True
+    assert (await office.json("users", "cloud", "ana@example.org", "off"))["cloud"] is False
+    assert (await office.cli("users", "cloud", "ana@example.org", "perhaps")).exit_code == 2
+
+
 async def test_models_and_upstreams(office: Office) -> None:
     """Listed, fetched, shown, deleted, probed."""
     assert [row["name"] for row in await office.json("models", "list")] == [MODEL, "qwen3:4b"]

@@ -203,7 +203,7 @@ class Registry:
         await self.refresh()
         if any(each.healthy for each in self.upstreams):
             return ""
-        return "; ".join(each.error for each in self.upstreams) or "no upstream is configured"
+        return "; ".join(each.error for each in self.upstreams if each.error) or "no upstream is configured"
 
     async def run(self) -> None:
         """Look at the upstreams now and then, until cancelled."""

@@ -168,6 +168,7 @@ class Upstream(ABC):
         """The model answered."""
         if self._circuits and (circuit := self._circuits.pop(model, None)) is not None:
             circuit.succeeded()
+            self.changed()
 
     def went_wrong(self, model: str, come_back: float | None = None) -> None:
         """The model failed by the upstream's fault; `come_back`: it said after how many seconds to ask again."""
@@ -177,7 +178,8 @@ class Upstream(ABC):
         else:
             circuit.rest(self._now(), come_back)
         if circuit.state(self._now()) == "open":
-            log.warning("the upstream %s rests with the model %s: %s", self.name, model, circuit)
+            log.warning("the upstream %s is not asked for %s for %.0f s", self.name, model, circuit.wait(self._now()))
+            self.changed()
 
     def told_nothing(self, model: str) -> None:
         """A request to the model ended without telling how it is doing."""
