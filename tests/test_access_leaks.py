@@ -24,6 +24,7 @@ from tests.rigs.scripted_upstream import ScriptedUpstream
 from tests.rigs.upstream_behaviours import stall_after
 
 BEA = "bea@example.org"
+IMPORTED = "another gateway's token/+1"
 PASSWORDS = [f"{word} password/öß+1" for word in ("first", "second", "third", "wrong", "inline", "unfit")]
 FIRST, SECOND, THIRD, WRONG, INLINE, UNFIT = PASSWORDS
 
@@ -63,7 +64,7 @@ async def test_no_secret_of_a_run_is_left_anywhere(tmp_path: Path, monkeypatch: 
     } <= kinds
     assert all(word.encode() in run.found for word in PASSWORDS)
     log = (tmp_path / "log").read_text(encoding="utf-8")
-    assert '"level":"debug"' in log and "/k/…/api/chat" in log, "the log of every level was searched"
+    assert '"level":"debug"' in log and "/api/tags/…" in log, "the log of every level was searched"
 
 
 async def people(gate: Gatehouse) -> None:
@@ -119,6 +120,12 @@ async def strange_places(gate: Gatehouse, run: Run) -> None:
     inline = {"auth": {"username": BEA, "password": INLINE}}
     for path in ("/api/chat", "/chat"):
         await gate.post(path, QUESTION | inline)
+    assert (await gate.http.post(gate.url + "/chat", json=QUESTION | inline)).status_code == 401
+    inline["auth"]["password"] = SECOND
+    for _ in range(2):
+        assert (await gate.http.post(gate.url + "/chat", json=QUESTION | inline)).status_code == 200
+    _, in_path = await gate.member("terminal@example.org", in_path=True)
+    assert (await gate.http.post(f"{gate.url}/k/{in_path}/api/chat", json=QUESTION)).status_code == 200
     for text in (gate.key, gate.key.replace("_", "%5F"), gate.key + "wrong"):
         for headers in ({}, gate.bearer()):
             await gate.http.post(f"{gate.url}/k/{text}/api/chat", json=QUESTION, headers=headers)
@@ -149,6 +156,12 @@ async def administrators(gate: Gatehouse, run: Run) -> None:
     issued = await office.json("keys", "issue", "carl@example.org", "--label", "robot")
     run.add("the field key", issued["key"])
     await office.done("keys", "rotate", issued["id"], "--grace", "1h")
+    run.add("the field token", IMPORTED)
+    tokens = gate.data.parent.parent / "tokens.json"
+    tokens.write_text(json.dumps({"user1": IMPORTED}), encoding="utf-8")
+    await office.done("import", str(tokens))
+    tokens.unlink()
+    assert (await gate.http.get(f"{gate.url}/api/tags", headers=gate.bearer(IMPORTED))).status_code == 200
     for form in ("csv", "jsonl"):
         await office.done("audit", "export", "--format", form, "--output", str(gate.data / f"all.{form}"))
     await office.done("audit", "search", "text:Why", "since:1h")
