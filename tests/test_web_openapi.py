@@ -22,7 +22,7 @@ from daemon.web import openapi
 from daemon.web.described import Text
 from daemon.web.routes import RELAYED, ROUTES
 from tests.rigs.engine import ROOT
-from tests.rigs.gatehouse import Gatehouse, gatehouse
+from tests.rigs.gatehouse import MODEL, Gatehouse, gatehouse
 from tests.rigs.scripted_upstream import ScriptedUpstream
 
 PAGE = ROOT / "daemon" / "web" / "page"
@@ -99,6 +99,22 @@ def test_every_example_is_of_its_type() -> None:
     assert shown > 20
 
 
+async def test_what_people_copy_from_the_page_is_answered(gate: Gatehouse, described: dict[str, Any]) -> None:
+    """Each example of an inference route, with a model that is there: 200 in the described type."""
+    shown = 0
+    for method, path, operation in operations(described):
+        body = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+        if "model" not in str(body.get("example")) or operation["tags"] == ["Ollama's models"]:
+            continue
+        shown += 1
+        named = json.loads(json.dumps(body["example"]).replace("llama3.2", MODEL))
+        answer = await gate.http.request(method, gate.url + path, content=json.dumps(named), headers=gate.bearer())
+        assert answer.status_code == 200, (path, answer.text)
+        media = answer.headers["content-type"].partition(";")[0]
+        assert media in operation["responses"]["200"]["content"], path
+    assert shown > 10
+
+
 async def test_it_is_served_to_everybody(gate: Gatehouse, described: dict[str, Any]) -> None:
     """Row 37: /openapi.json without a credential, the same that the routes make; a second time it is a 304."""
     answer = await gate.http.get(gate.url + "/openapi.json")
@@ -124,6 +140,17 @@ async def test_without_a_credential_only_what_is_described_as_open_answers(
         elif not optional and method in ("GET", "HEAD"):
             assert answer.status_code == 200, (method, path)
     assert asked > 25
+
+
+async def test_a_405_says_which_methods_there_are(gate: Gatehouse, described: dict[str, Any]) -> None:
+    """RFC 9110, 15.5.6: `Allow`, the very methods that are described."""
+    for path, methods in described["paths"].items():
+        varying = re.sub(
+            r"\{\w+\}", "sha256:" + "0" * 64 if "blobs" in path else "docs.js" if "docs" in path else "x", path
+        )
+        answer = await gate.http.request("PATCH", gate.url + varying, headers=gate.bearer())
+        assert answer.status_code == 405, path
+        assert set(answer.headers["allow"].split(", ")) == {method.upper() for method in methods}, path
 
 
 async def test_the_page_speaks_to_nobody_else(gate: Gatehouse) -> None:

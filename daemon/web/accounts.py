@@ -17,7 +17,9 @@ from common.times import iso, iso_or_none
 from daemon.access.actor import Actor
 from daemon.access.directory import Key, canonical_email
 from daemon.access.identity import Caller
+from daemon.access.key_changes import LONGEST_GRACE
 from daemon.access.keys import PREFIX
+from daemon.access.passwords import LONGEST, SHORTEST
 from daemon.access.sessions import Issued
 from daemon.clock import MICROSECONDS
 from daemon.web.base import Handler
@@ -42,11 +44,16 @@ class AccountHandler(Handler):
             raise BadRequest(f"the request body exceeds {LARGEST_BODY} bytes", status=413, code="too_large")
 
 
+# What can be is decided, and told in words, where it is used; here it is only described.
+Email = Annotated[str, Meta(extra_json_schema={"format": "email"})]
+NewPassword = Annotated[str, Meta(extra_json_schema={"minLength": SHORTEST, "maxLength": LONGEST})]
+
+
 class Registration(msgspec.Struct):
     """POST /auth/register"""
 
-    email: str
-    password: str
+    email: Email
+    password: NewPassword
 
 
 class Registered(msgspec.Struct, kw_only=True):
@@ -124,7 +131,7 @@ class PasswordChange(msgspec.Struct):
     """POST /auth/password"""
 
     old: str
-    new: str
+    new: NewPassword
     email: Annotated[str, Meta(description="May be absent beside a Bearer token.")] = ""
 
 
@@ -201,7 +208,9 @@ class OwnKey(msgspec.Struct):
     """POST /auth/keys"""
 
     label: str
-    expires_in: Annotated[int | None, Meta(description="Seconds; null: it does not expire.")] = None
+    expires_in: Annotated[
+        int | None, Meta(description="Seconds; null: it does not expire.", extra_json_schema={"minimum": 1})
+    ] = None
     models: Annotated[list[str], Meta(description="Patterns of names; none: all models.")] = []
     addresses: Annotated[list[str], Meta(description="Addresses or networks; none: from anywhere.")] = []
 
@@ -268,7 +277,13 @@ class OwnKeys(AccountHandler):
 class Rotation(msgspec.Struct):
     """POST /auth/keys/{id}/rotate"""
 
-    grace_seconds: Annotated[int, Meta(description="So long the secret of before works, too.")] = 0
+    grace_seconds: Annotated[
+        int,
+        Meta(
+            description="So long the secret of before works, too.",
+            extra_json_schema={"minimum": 0, "maximum": LONGEST_GRACE},
+        ),
+    ] = 0
 
 
 class RotateOwnKey(AccountHandler):

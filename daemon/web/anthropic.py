@@ -14,7 +14,7 @@ from common.errors import GatewayError
 from daemon.access.identity import not_for_this_key
 from daemon.dialects import anthropic_asks, anthropic_bodies, errors
 from daemon.web.base import Handler
-from daemon.web.described import Lines, Operation, described
+from daemon.web.described import EVENTS, Lines, Operation, described
 from daemon.web.inference import InferenceRoute
 
 VERSION_HEADER = "anthropic-version"
@@ -48,7 +48,7 @@ _MESSAGES = Operation(
     group=AnthropicHandler.group,
     summary="Answer messages",
     takes=anthropic_bodies.MessagesAsk,
-    answers=(anthropic_bodies.AnthropicAnswer, Lines(anthropic_bodies.AnthropicEvent, "text/event-stream")),
+    answers=(anthropic_bodies.AnthropicAnswer, Lines(anthropic_bodies.AnthropicEvent, EVENTS)),
     example=_COUNTED | {"max_tokens": 256},
     relayed=True,
 )

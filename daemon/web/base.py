@@ -25,6 +25,7 @@ from daemon.dialects.translator import TEXT
 from daemon.exchange import new_request_id
 from daemon.house import House
 from daemon.traffic.windows import AddressBound
+from daemon.web.described import serves
 
 log = logging.getLogger("gatelodge.web")
 _CREDENTIAL_MARKS = ("/k/", "glk_", "glr_", "eyJ", "%")
@@ -34,10 +35,10 @@ T = TypeVar("T", bound=msgspec.Struct)
 class Handler(RequestHandler):
     """A route. Sub-classes set `error_shape` where their dialect has an error shape of its own."""
 
-    SUPPORTED_METHODS = ("GET", "HEAD", "POST", "DELETE", "OPTIONS")
+    SUPPORTED_METHODS: tuple[str, ...] = ("GET", "HEAD", "POST", "DELETE", "OPTIONS")
     public: ClassVar[bool] = False  # served without a credential
     group: ClassVar[str] = "The gateway"  # under which it is described (`described.py`)
-    error_types: ClassVar[tuple[type[msgspec.Struct], ...]] = (errors.Error,)  # what `error_shape` makes
+    error_types: ClassVar[tuple[Any, ...]] = (errors.Error,)  # what `error_shape` makes
 
     house: House
     request_id: str
@@ -120,13 +121,20 @@ class Handler(RequestHandler):
         self.set_status(204)
         self.finish()
 
+    @classmethod
+    def methods(cls) -> list[str]:
+        """What the route can be asked (RFC 9110, 15.5.6). A handler without any stands where a POST is carried."""
+        return [method for method in ("GET", "HEAD", "POST", "DELETE") if serves(cls, method)] or ["POST"]
+
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Tornado's way out for every exception."""
         error = kwargs.get("exc_info", (None, None, None))[1]
         if isinstance(error, GatewayError):
             self.refuse(error)
         elif isinstance(error, HTTPError):
-            self.refuse(GatewayError(_words(error), status=error.status_code, code="invalid_request"))
+            headers = {"Allow": ", ".join(self.methods())} if error.status_code == 405 else {}
+            words = _words(error)
+            self.refuse(GatewayError(words, status=error.status_code, code="invalid_request", headers=headers))
         else:
             self.refuse(unexpected(self.request_id, error))
 
@@ -157,6 +165,12 @@ class Handler(RequestHandler):
 
 class UnknownRoute(Handler):
     """What is not listed anywhere: 404 for who may ask, 401 for who may not; never an upstream."""
+
+    SUPPORTED_METHODS = (*RequestHandler.SUPPORTED_METHODS, "TRACE", "CONNECT")
+
+    @classmethod
+    def methods(cls) -> list[str]:
+        return []
 
     async def prepare(self) -> None:  # type: ignore[override]
         super().prepare()

@@ -26,6 +26,7 @@ JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
 TEXT = "text/plain"
 BYTES = "application/octet-stream"
+EVENTS = "text/event-stream"
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Lines:
 
     of: Any
     media: str = "application/x-ndjson"
+    last: str = ""  # what the last event says, where that is no JSON
 
 
 @dataclass(frozen=True)

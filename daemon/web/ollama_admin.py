@@ -17,6 +17,7 @@ from common.errors import BadRequest, NotFound, UpstreamFailed
 from daemon.access.actor import Actor
 from daemon.access.identity import Caller
 from daemon.dialects import ollama_bodies, strict_json
+from daemon.dialects.errors import Error
 from daemon.dialects.translator import in_stream_error
 from daemon.providers.errors import ConnectFailed, UpstreamBroken
 from daemon.providers.upstream import Upstream
@@ -46,6 +47,7 @@ class ModelCommand(OllamaHandler):
     """A command about models, relayed to the Ollama behind the gate as it is."""
 
     group = "Ollama's models"
+    error_types = (Error, ollama_bodies.Progress, Lines(ollama_bodies.Progress))
     verb: ClassVar[str]
     task: asyncio.Task[Any] | None = None
 

@@ -9,15 +9,13 @@ from __future__ import annotations
 import math
 from typing import Any, ClassVar
 
-import msgspec
-
 from common.errors import GatewayError
 from daemon.access.identity import not_for_this_key
 from daemon.dialects import anthropic_bodies, errors, openai_asks, openai_bodies
 from daemon.providers.upstream import Model as Installed
 from daemon.web import anthropic
 from daemon.web.base import Handler
-from daemon.web.described import Lines, Operation, described
+from daemon.web.described import EVENTS, Lines, Operation, described
 from daemon.web.inference import InferenceRoute
 
 
@@ -25,7 +23,7 @@ class OpenAiHandler(Handler):
     """Errors as OpenAI words them."""
 
     group = "OpenAI's dialect"
-    error_types: ClassVar[tuple[type[msgspec.Struct], ...]] = (errors.OpenAiError,)
+    error_types: ClassVar[tuple[Any, ...]] = (errors.OpenAiError,)
 
     def error_shape(self, error: GatewayError) -> Any:
         return errors.openai(error, self.request_id)
@@ -38,8 +36,8 @@ class Inference(OpenAiHandler):
 _MODEL = {"model": "llama3.2"}
 
 
-def _told(summary: str, takes: type, answer: type, event: type | None, **example: Any) -> Operation:
-    answers = (answer,) if event is None else (answer, Lines(event, "text/event-stream"))
+def _told(summary: str, takes: type, answer: type, events: Lines | None, **example: Any) -> Operation:
+    answers = (answer,) if events is None else (answer, events)
     shown = _MODEL | example
     return Operation(
         group=OpenAiHandler.group, summary=summary, takes=takes, answers=answers, example=shown, relayed=True
@@ -50,21 +48,21 @@ _CHAT = _told(
     "Chat",
     openai_bodies.ChatCompletionAsk,
     openai_bodies.ChatCompletion,
-    openai_bodies.ChatCompletion,
+    Lines(openai_bodies.ChatCompletion, EVENTS, last="[DONE]"),
     messages=[{"role": "user", "content": "Why is the sky blue?"}],
 )
 _COMPLETION = _told(
     "Go on from a text",
     openai_bodies.CompletionAsk,
     openai_bodies.ChatCompletion,
-    openai_bodies.ChatCompletion,
+    Lines(openai_bodies.ChatCompletion, EVENTS, last="[DONE]"),
     prompt="The sky is blue because",
 )
 _RESPONSE = _told(
     "Respond",
     openai_bodies.ResponseAsk,
     openai_bodies.ResponseObject,
-    openai_bodies.ResponseEvent,
+    Lines(openai_bodies.ResponseEvent, EVENTS),
     input="Why is the sky blue?",
 )
 _EMBEDDING = _told(

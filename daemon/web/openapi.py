@@ -21,7 +21,7 @@ from common.version import version
 from daemon.dialects import errors
 from daemon.dialects.errors import Reading
 from daemon.web.base import Handler
-from daemon.web.described import FORM, JSON, TEXT, Lines, Operation, Text, operation_of, serves
+from daemon.web.described import EVENTS, FORM, JSON, TEXT, Lines, Operation, Text, operation_of, serves
 from daemon.web.inference import InferenceRoute
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
@@ -241,9 +241,7 @@ def _responses(route: Route, operation: Operation, of_type: dict[Any, Any], shar
             case Text():
                 content[answer.media] = {"schema": {"type": "string"}}
             case Lines():
-                # The schema is that of each line, or of the data of each event.
-                each = {"type": "string", "contentMediaType": JSON, "contentSchema": of_type[answer.of]}
-                content[answer.media] = {"schema": each}
+                content[answer.media] = {"schema": _lines(answer, of_type)}
     if content:
         good["content"] = content
     told = {}
@@ -259,7 +257,7 @@ def _responses(route: Route, operation: Operation, of_type: dict[Any, Any], shar
         if status in operation.more:
             kinds.extend(operation.answers)
         kinds = list(dict.fromkeys(kinds)) if route.method != "HEAD" else []
-        name = "Or".join([kind.__name__.title() if kind is str else kind.__name__ for kind in kinds] or ["Head"])
+        name = "Or".join(dict.fromkeys(map(_name, kinds))) or "Head"
         content = {"content": _error_content(kinds, of_type)} if kinds else {}
         shared[f"{name}{status}"] = {"description": _WORDS[status], "headers": headers | later, **content}
         told[str(status)] = {"$ref": f"#/components/responses/{name}{status}"}
@@ -269,8 +267,11 @@ def _responses(route: Route, operation: Operation, of_type: dict[Any, Any], shar
 def _statuses(route: Route, operation: Operation) -> Iterator[int]:
     yield from _EVERYWHERE
     yield from operation.errors
-    if not route.public and operation.credential not in ("open", "client"):
+    varies = any(route.parameters.values())  # what does not fit is a path that is nowhere
+    if varies or (not route.public and operation.credential not in ("open", "client")):
         yield 401
+    if varies:
+        yield 404
     if operation.takes is not None:
         yield from _OF_BODIES
     if operation.relayed:
@@ -285,7 +286,25 @@ def _as_told(route: Route, status: int) -> int:
 
 
 def _error_content(kinds: list[Any], of_type: dict[Any, Any]) -> dict[str, Any]:
-    return _json_of(kinds, of_type) | ({TEXT: {"schema": {"type": "string"}}} if str in kinds else {})
+    content = _json_of(kinds, of_type) | ({TEXT: {"schema": {"type": "string"}}} if str in kinds else {})
+    return content | {kind.media: {"schema": _lines(kind, of_type)} for kind in kinds if isinstance(kind, Lines)}
+
+
+def _name(kind: Any) -> str:
+    """What an answer of that type is called."""
+    if isinstance(kind, Lines):
+        return _name(kind.of)
+    return "Text" if kind is str or isinstance(kind, Text) else str(kind.__name__)
+
+
+def _lines(lines: Lines, of_type: dict[Any, Any]) -> dict[str, Any]:
+    """A stream: the schema is that of each line, or event."""
+    each: dict[str, Any] = {"type": "string", "contentMediaType": JSON, "contentSchema": of_type[lines.of]}
+    if lines.last:
+        each = {"anyOf": [{"const": lines.last}, each]}
+    if lines.media != EVENTS:
+        return each
+    return {"type": "object", "properties": {"event": {"type": "string"}, "data": each}, "required": ["data"]}
 
 
 def _json_of(kinds: Iterable[Any], of_type: dict[Any, Any]) -> dict[str, Any]:

@@ -24,7 +24,11 @@ from daemon.web.described import described
 
 Q = TypeVar("Q", bound=msgspec.Struct)
 Moment = Annotated[
-    str | None, Meta(description="A duration before now (1h, 24h, 7d, 30d) or a moment (ISO 8601; UTC without a zone).")
+    str | None,
+    Meta(
+        description="A duration before now (1h, 24h, 7d, 30d) or a moment (ISO 8601; UTC without a zone).",
+        examples=["7d"],
+    ),
 ]
 
 

@@ -38,7 +38,7 @@ def words_of(count: int) -> list[str]:
 def tokens_of(document: dict[str, Any]) -> int:
     """The tokens of a prompt, as these servers count them: one a word."""
     if "messages" in document:
-        return sum(len(_text_of(message.get("content")).split()) for message in document["messages"])
+        return sum(len(_text_of(message.get("content")).split()) for message in document["messages"] or [])
     prompt = document.get("prompt", document.get("input", ""))
     texts = prompt if isinstance(prompt, list) else [prompt]
     return sum(len(str(text).split()) for text in texts)
@@ -52,9 +52,16 @@ def _text_of(content: Any) -> str:
 
 def is_streamed(path: str, document: dict[str, Any]) -> bool:
     """Whether the route answers this request as a stream: Ollama's by default, OpenAI's when asked."""
-    if path in EMBEDDING:
+    if path in EMBEDDING or only_loads(path, document):
         return False
-    return bool(document.get("stream", not path.startswith("/v1/")))
+    stream = document.get("stream")
+    return not path.startswith("/v1/") if stream is None else bool(stream)
+
+
+def only_loads(path: str, document: dict[str, Any]) -> bool:
+    """Whether nothing is asked: Ollama then loads the model, and answers one object whatever is said of streaming."""
+    asked = {"/api/chat": "messages", "/api/generate": "prompt"}.get(path)
+    return asked is not None and not document.get(asked)
 
 
 def content_type(path: str, streamed: bool) -> str:
@@ -96,6 +103,8 @@ def _ollama_pieces(path: str, document: dict[str, Any], words: list[str]) -> lis
     }
     if path == "/api/generate":
         end = {**end, "context": [1, 2, 3]}
+    if only_loads(path, document):
+        return [compact({**head, **said(""), "done": True, "done_reason": "load"})]
     if not is_streamed(path, document):
         return [compact({**head, **said("".join(words)), **end})]
     lines = [compact({**head, **said(word), "done": False}) + b"\n" for word in words]

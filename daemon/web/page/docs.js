@@ -24,10 +24,17 @@ function paragraphs(text) {
 
 const lastName = (reference) => reference.split("/").pop();
 
+// Of each line of a stream, or of the data of each event.
+function streamed(schema) {
+  const one = schema.properties?.data || schema;
+  return [one, ...(one.anyOf || [])].find((each) => each.contentSchema)?.contentSchema;
+}
+
 // A schema in words, with links to the types it names.
 function kind(schema) {
   if (schema.$ref) return [make("a", { href: "#type-" + lastName(schema.$ref) }, lastName(schema.$ref))];
-  if (schema.contentSchema) return kind(schema.contentSchema);
+  const of = streamed(schema);
+  if (of) return kind(of);
   const several = schema.anyOf || schema.oneOf;
   if (several) {
     const given = several.filter((each) => each.type !== "null");
@@ -105,7 +112,7 @@ function answers(operation, types, shared) {
     const answer = told.$ref ? shared[lastName(told.$ref)] : told;
     const kinds = Object.entries(answer.content || {}).flatMap(([media, { schema }], index) => [
       ...(index ? [", or "] : []), ...(media === "application/json" ? [] : [media + ": "]),
-      ...(schema.contentSchema ? ["each "] : []), ...kind(schema)]);
+      ...(streamed(schema) ? ["each "] : []), ...kind(schema)]);
     rows.push(make("tr", {}, make("td", {}, make("span", { class: "path" }, status)), make("td", {}, ...kinds),
       make("td", {}, ...words(answer.description))));
   }
