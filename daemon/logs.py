@@ -55,6 +55,7 @@ def exchange_ended(exchange: Exchange) -> None:
                 "error": exchange.error,
                 "tokens_in": exchange.usage.tokens_in,
                 "tokens_out": exchange.usage.tokens_out,
+                **({"tried": [each.upstream for each in exchange.tried]} if exchange.tried else {}),
                 "seconds": round(seconds, 3),
             }
         },

@@ -31,6 +31,36 @@ def test_flag_beats_environment_beats_file_beats_default(tmp_path: Path) -> None
     assert config.deadlines.connect == 5.0
 
 
+@pytest.mark.parametrize(
+    ("host", "outside"),
+    [
+        ("127.0.0.1", False), ("10.1.2.3", False), ("192.168.0.9", False), ("172.31.0.1", False), ("::1", False),
+        ("fe80::1", False), ("fd00::1", False), ("169.254.1.1", False), ("100.64.0.1", False),
+        ("localhost", False), ("gpu1", False), ("gpu1.lan", False), ("GPU1.Local.", False), ("a.b.internal", False),
+        ("gpu.home.arpa", False),
+        ("8.8.8.8", True), ("2606:4700::1111", True), ("172.32.0.1", True), ("api.openai.com", True),
+        ("gpu.example.org", True), ("api.anthropic.com.", True), ("lan.example.org", True),
+    ],
+)  # fmt: skip
+def test_what_looks_outside_of_the_lan_counts_as_cloud(host: str, outside: bool) -> None:
+    """Row 10: a guess on the safe side from the address alone, which `cloud` overrules."""
+    assert configuration.is_outside(host) == outside
+    url = f"https://{f'[{host}]' if ':' in host else host}/v1"
+    assert configuration.UpstreamConfig(name="a", url=url).is_cloud == outside
+    for said in (True, False):
+        assert configuration.UpstreamConfig(name="a", url=url, cloud=said).is_cloud == said
+
+
+def test_an_authority_that_is_none_is_refused(tmp_path: Path) -> None:
+    """Before the start, in words."""
+    wrong = tmp_path / "ca.pem"
+    wrong.write_text("no certificate")
+    for path in (wrong, tmp_path / "none.pem"):
+        upstream = {"name": "a", "url": "https://a", "authority": str(path)}
+        with pytest.raises(StartError, match="cannot be used as an authority"):
+            load(upstreams=[upstream])
+
+
 def test_a_file_in_the_data_folder_is_read_by_itself(tmp_path: Path) -> None:
     """DATA/gatelodge.toml, where no file is named."""
     written(tmp_path, "[server]\nport = 7009\n")

@@ -8,16 +8,22 @@ import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from common.errors import StartError
-from common.protocol import UpstreamsKey, UpstreamTarget
+from common.errors import BadRequest, StartError
+from common.protocol import ModelTarget, Nothing, UpstreamsKey, UpstreamTarget
 from daemon import failover
 from daemon.admin import cloud as cloud_verbs
+from daemon.admin import house as house_verbs
+from daemon.admin import models as model_verbs
+from daemon.admin import upstreams as upstream_verbs
 from daemon.admin.rows import upstream_row
-from daemon.config import UpstreamConfig
+from daemon.config import Alias, UpstreamConfig
+from daemon.providers import circuit
 from daemon.providers.prices import SHIPPED, Prices
 from daemon.providers.sealing import Seal, from_file
+from daemon.reload import reload
 from tests.rigs import upstream_behaviours as behaviours
 from tests.rigs.cloud import SECRET, Cloud, cloud, overloaded, slow_down
 from tests.rigs.gatehouse import ADMIN, QUESTION, Gatehouse, RawClient, gatehouse
@@ -226,6 +232,50 @@ async def test_a_key_may_lie_in_a_file(tmp_path: Path, near: ScriptedUpstream, p
             await cloud_verbs.set_key(gate.house, ADMIN, UpstreamsKey("cloud", "other"))
 
 
+async def test_a_reload_takes_up_another_key_and_new_names(
+    tmp_path: Path, near: ScriptedUpstream, provider: Cloud
+) -> None:
+    """All or nothing: with a key file that others may read nothing changes."""
+    file = tmp_path / "cloud-key"
+    file.write_text("sk-old")
+    file.chmod(0o600)
+    upstreams = [lan(near), provider.configured(key_file=str(file))]
+    async with gatehouse(tmp_path, near, upstreams=upstreams) as gate:
+        await gate.house.directory.set_cloud(ADMIN, gate.user.id, True)
+        await cloud_verbs.enable(gate.house, ADMIN, UpstreamTarget("cloud"))
+        before = gate.house.config
+        wanted = msgspec.structs.replace(before, aliases=(Alias(name="smart", models=(f"cloud/{FAR}",)),))
+        file.write_text("sk-new")
+        file.chmod(0o644)
+        await reload(gate.house, lambda: wanted)
+        assert gate.house.reloaded is not None
+        assert "read by others" in gate.house.reloaded.problem
+        assert (await gate.chat(model="smart")).status_code == 404
+        assert (await gate.chat(model=FAR)).status_code == 200
+        assert provider.server.inference[-1].headers["x-api-key"] == "sk-old"
+        file.chmod(0o600)
+        await reload(gate.house, lambda: wanted)
+        assert not gate.house.reloaded.problem
+        assert (await gate.chat(model="smart")).status_code == 200
+        assert provider.server.inference[-1].headers["x-api-key"] == "sk-new"
+
+
+async def test_what_looks_around_does_not_knock_outside(gate: Gatehouse, provider: Cloud) -> None:
+    """The doctor, the probe of seats, who has access: none of them asks a provider."""
+    await provider.open_to(gate)
+    asked = len(provider.server.requests)
+    findings = await house_verbs.doctor(gate.house, ADMIN, Nothing())
+    assert any(each.subject == "upstream cloud" and each.severity == "note" for each in findings)
+    with pytest.raises(BadRequest, match="outside of this network"):
+        await upstream_verbs.probe(gate.house, ADMIN, UpstreamTarget("cloud"))
+    await gate.member("ben@example.org")
+    access = await model_verbs.access(gate.house, ADMIN, ModelTarget(FAR))
+    assert {each.user for each in access} == {"ana@example.org"}
+    near = await model_verbs.access(gate.house, ADMIN, ModelTarget("smollm2:135m"))
+    assert {each.user for each in near} == {"ana@example.org", "ben@example.org"}
+    assert len(provider.server.requests) == asked
+
+
 def test_a_key_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
     """And one that is not there, or holds no key; a bare name is one of the service manager's credentials."""
     file = tmp_path / "key"
@@ -393,6 +443,21 @@ async def test_a_provider_that_hangs_is_left_when_the_client_leaves(gate: Gateho
     await until(seen.client_left.is_set)
     await until(lambda: gate.house.gate.live() == [])
     assert [record.state for record in await gate.records()] == ["client_left"]
+
+
+async def test_a_provider_that_does_not_begin_in_time_is_a_failure_of_its_own(
+    tmp_path: Path, near: ScriptedUpstream, provider: Cloud
+) -> None:
+    """504, not tried again: the client has waited long enough; its circuit hears of it."""
+    upstreams = [lan(near), provider.configured()]
+    async with gatehouse(tmp_path, near, upstreams=upstreams, deadlines__first_byte=0.1) as gate:
+        await provider.open_to(gate)
+        provider.server.next(*[lambda turn: turn.until_client_leaves()] * circuit.FAILURES)
+        for _ in range(circuit.FAILURES):
+            assert (await gate.chat(model=FAR)).status_code == 504
+        resting = await gate.chat(model=FAR)
+        assert (resting.status_code, resting.json()["code"]) == (503, "upstream_resting")
+        assert len(provider.server.inference) == circuit.FAILURES
 
 
 # --- money ---

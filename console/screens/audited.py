@@ -160,7 +160,9 @@ def text_of(exchange: AuditExchange, chain: list[Paragraph], *, thinking: bool =
         ("model", f"{exchange.model} on {exchange.upstream}{asked}"),
         ("from", "  ".join(each for each in (exchange.address, exchange.client_label, exchange.user_agent) if each)),
         ("key", exchange.key or "none (login)"),
+        ("before", ", ".join(f"{each.upstream}: {each.error}" for each in exchange.tried)),
         ("tokens", f"{counted[0]} in, {counted[1]} out, {exchange.bytes_out or 0:,} bytes sent"),
+        ("cost", "" if exchange.cost is None else f"{exchange.cost} {exchange.currency}"),
         ("timings", timings(exchange)),
     ]
     if not exchange.request_id:  # refusals: of one caller, reason and minute
