@@ -74,9 +74,10 @@ _WHO = {
     "administrator": "Administrators only; recorded.",
     "metrics": "With a key that was issued for this (`gatelodge keys issue EMAIL --metrics`).",
 }
+_KEY = "An API key; also `x_api_key`, and in the path, `/k/KEY` before the route, where it was issued for that."
 _SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "An access token, or an API key (`glk_…`)."},
-    "key": {"type": "apiKey", "in": "header", "name": "X-API-KEY", "description": "An API key; also `x_api_key`."},
+    "key": {"type": "apiKey", "in": "header", "name": "X-API-KEY", "description": _KEY},
     "client": {"type": "http", "scheme": "basic", "description": "A key's `glk_` and id, and its secret."},
 }
 _HEADERS = {

@@ -50,12 +50,15 @@ function kind(schema) {
   return [Array.isArray(schema.type) ? schema.type.join(" or ") : schema.type || "anything"];
 }
 
+// What may be absent may be null, too: not worth the words.
+const withoutNull = (schema) => ({ ...schema, anyOf: schema.anyOf?.filter((each) => each.type !== "null") });
+
 function row(name, schema, must, text) {
   const preset = schema.default === undefined || schema.default === null || Array.isArray(schema.default) ? "" :
     ` (${JSON.stringify(schema.default)})`;
   return make("tr", {},
     make("td", {}, make("span", { class: must ? "path must" : "path" }, name)),
-    make("td", {}, ...kind(schema), preset),
+    make("td", {}, ...kind(schema.default === null ? withoutNull(schema) : schema), preset),
     make("td", {}, ...words(text || "")));
 }
 
@@ -70,19 +73,19 @@ const quoted = (text) => (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replac
 
 function curl(path, method, operation) {
   const [name, given] = Object.entries(operation.requestBody?.content || {})[0] || ["", {}];
-  const parts = ["curl"];
-  if (method === "head") parts.push("-I");
-  else if (method !== "get" && !(method === "post" && given.example)) parts.push("-X", method.toUpperCase());
+  const parts = [];
+  if (method === "head") parts.push(["-I"]);
+  else if (method !== "get" && !(method === "post" && given.example)) parts.push(["-X", method.toUpperCase()]);
   const must = operation.security.length && !operation.security.some((each) => !Object.keys(each).length);
-  if (must) parts.push("-H", '"Authorization: Bearer $KEY"');
+  if (must) parts.push(["-H", '"Authorization: Bearer $KEY"']);
   if (name === "application/x-www-form-urlencoded" && given.example) {
-    for (const [key, value] of Object.entries(given.example)) parts.push("-d", quoted(`${key}=${value}`));
+    for (const [key, value] of Object.entries(given.example)) parts.push(["-d", quoted(`${key}=${value}`)]);
   } else if (given.example) {
-    parts.push("-d", quoted(JSON.stringify(given.example)));
+    parts.push(["-d", quoted(JSON.stringify(given.example))]);
   } else if (name === "application/octet-stream") {
-    parts.push("--data-binary", "@FILE");
+    parts.push(["--data-binary", "@FILE"]);
   }
-  return [...parts.slice(0, 1), quoted(root + path), ...parts.slice(1)].join(" ");
+  return [`curl ${quoted(root + path)}`, ...parts.map((part) => part.join(" "))].join(" \\\n  ");
 }
 
 function command(line) {
