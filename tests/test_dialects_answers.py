@@ -10,7 +10,9 @@ import msgspec
 import pytest
 
 from daemon.dialects.answers import Answer, assemble
-from tests.rigs.feeding import cuts
+from daemon.dialects.pairs import translator_for
+from tests.rigs.feeding import SetClock, carried, cuts
+from tests.rigs.spoken import CLIENTS, Call, Spoken, asked_by, streamed_by
 
 CAPTURES = Path(__file__).parent / "captures"
 
@@ -63,3 +65,32 @@ def test_an_error_at_the_end_is_no_part_of_the_answer():
 def test_embeddings_are_kept_as_they_are(shape: str):
     """There is no text to search in them."""
     assert assemble(shape, [b'{"embedd', b'ing":[1]}']) == Answer("", b'{"embedding":[1]}')
+
+
+ANSWER = Spoken(texts=("W", "hy n", "ot?"), thoughts=("h", "m"), calls=(Call("f", ('{"a"', ':"é"}'), "id_1"),))
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_stream_and_the_whole_are_one_message_in_every_dialect(client: str):
+    """Said by the same upstream: text, thoughts and calls alike."""
+    raw = streamed_by("openai", ANSWER)
+    answers = []
+    for stream in (True, False):
+        ask = asked_by(client, stream=stream)
+        before, last = carried(translator_for(ask, "openai", SetClock()), [raw])
+        answers.append(assemble(ask.shape, [before, last]))
+    assert answers[0] == answers[1]
+    assert answers[0].content == "Why not?"
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_of_an_answer_cut_anywhere_what_was_whole_is_kept(client: str):
+    """A crash may cut it at any byte: the text so far is a beginning of the text, and nothing is a crash."""
+    ask = asked_by(client, stream=True)
+    sent = b"".join(carried(translator_for(ask, "openai", SetClock()), [streamed_by("openai", ANSWER)]))
+    known = ""
+    for cut in range(len(sent) + 1):
+        content = assemble(ask.shape, [sent[:cut]]).content
+        assert content.startswith(known)
+        known = content
+    assert known == "Why not?"

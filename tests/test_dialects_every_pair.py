@@ -99,7 +99,7 @@ SPOKEN = st.builds(
     places=st.lists(st.integers(min_value=0), max_size=12),
     stream=st.booleans(),
 )
-@settings(max_examples=400)
+@settings(max_examples=250)
 def test_an_end_is_told_only_where_there_was_one(
     pair: tuple[str, str], spoken: Spoken, end: str, places: list[int], stream: bool
 ):
@@ -157,7 +157,7 @@ KEYS = [
     ),
     stream=st.booleans(),
 )
-@settings(max_examples=400)
+@settings(max_examples=250)
 def test_nonsense_is_an_upstreams_failure_and_no_crash(pair: tuple[str, str], junk: Any, stream: bool):
     """Whatever JSON comes in an event or a line: pieces, or UpstreamFailed."""
     client, server = pair

@@ -6,6 +6,7 @@ Rule: independent of the code under test; shapes as Ollama 0.9, llama.cpp and An
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,20 +63,17 @@ def streamed_by(server: str, spoken: Spoken, *, end: str = "done") -> bytes:
 
 def asked_by(client: str, *, stream: bool, **fields: Any) -> Ask:
     """A small question of such a client, with `fields` of its own dialect."""
-    messages = [{"role": "user", "content": "x"}]
-    match client:
-        case "ollama":
-            return read_chat(_body(messages=messages, stream=stream, **fields))
-        case "openai":
-            return read_chat_completion(_body(messages=messages, stream=stream, **fields))
-        case "responses":
-            return read_response(_body(input="x", stream=stream, **fields))
-        case _:
-            return read_messages(_body(messages=messages, stream=stream, max_tokens=9, **fields))
+    read, least = _READERS[client]
+    return read(json.dumps({"model": "m", "stream": stream} | least | fields).encode())
 
 
-def _body(**fields: Any) -> bytes:
-    return json.dumps({"model": "m"} | fields).encode()
+_MESSAGES = {"messages": [{"role": "user", "content": "x"}]}
+_READERS: dict[str, tuple[Callable[[bytes], Ask], dict[str, Any]]] = {
+    "ollama": (read_chat, _MESSAGES),
+    "openai": (read_chat_completion, _MESSAGES),
+    "responses": (read_response, {"input": "x"}),
+    "anthropic": (read_messages, _MESSAGES | {"max_tokens": 9}),
+}
 
 
 def _ollama(spoken: Spoken, end: str) -> bytes:
