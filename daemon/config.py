@@ -73,6 +73,7 @@ class UpstreamConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     cloud: bool | None = None  # whether it is outside of this network; unset: told from its address
     key_file: str = ""  # file with the key it wants; a name without a path: of systemd's LoadCredential
     authority: str = ""  # PEM file of the authority that vouches for its certificate; empty: the system's
+    proxy: str = ""  # http:// address of a proxy on the way to it (CONNECT); empty: none, whatever the environment says
 
     @property
     def is_cloud(self) -> bool:
@@ -213,6 +214,7 @@ ON_RELOAD = frozenset(
         "upstreams[].cloud",
         "upstreams[].key_file",
         "upstreams[].authority",
+        "upstreams[].proxy",
         "aliases[].name",
         "aliases[].models",
         "models.default",
@@ -525,6 +527,14 @@ def _check_whole(config: Config, origin: dict[str, str]) -> None:
             raise StartError(
                 f"{origin.get('upstreams', 'the configuration')}: upstreams[{index}].url = {upstream.url!r}: {problem}"
             )
+        if upstream.proxy:
+            problem = url_problem(upstream.proxy)
+            if not problem and not upstream.proxy.startswith("http://"):
+                problem = "must be an http:// address"
+            if not problem and not upstream.url.startswith("https://"):
+                problem = "is for https:// upstreams only"
+            if problem:
+                raise wrong(f"upstreams[{index}].proxy", upstream.proxy, problem)
         if upstream.authority:
             try:
                 ssl.create_default_context(cafile=upstream.authority)

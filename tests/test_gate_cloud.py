@@ -13,6 +13,7 @@ import pytest
 
 from common.errors import BadRequest, StartError
 from common.protocol import ModelTarget, Nothing, UpstreamsKey, UpstreamTarget
+from daemon import config as configuration
 from daemon import failover
 from daemon.admin import cloud as cloud_verbs
 from daemon.admin import house as house_verbs
@@ -26,6 +27,7 @@ from daemon.providers.sealing import Seal, from_file
 from daemon.reload import reload
 from tests.rigs import upstream_behaviours as behaviours
 from tests.rigs.cloud import SECRET, Cloud, cloud, overloaded, slow_down
+from tests.rigs.connect_proxy import ConnectProxy
 from tests.rigs.gatehouse import ADMIN, QUESTION, Gatehouse, RawClient, gatehouse
 from tests.rigs.scripted_upstream import Behaviour, ScriptedUpstream
 from tests.rigs.until import until
@@ -343,6 +345,47 @@ async def test_redirects_and_proxies_are_not_followed(
     assert answer.status_code == 502
     assert near.seen("/v1/messages") == []
     assert all(seen.method != "CONNECT" for seen in near.requests)
+
+
+async def test_a_configured_proxy_sees_the_name_and_nothing_else(
+    tmp_path: Path, near: ScriptedUpstream, provider: Cloud
+) -> None:
+    """The tunnel's end is the provider, whose certificate counts; without the proxy there is no other way."""
+    async with ConnectProxy() as proxy:
+        upstreams = [lan(near), provider.configured(proxy=proxy.url)]
+        async with gatehouse(tmp_path, near, upstreams=upstreams) as gate:
+            await provider.open_to(gate)
+            assert (await gate.chat(model=FAR)).status_code == 200
+            assert set(proxy.asked) == {f"127.0.0.1:{provider.server.port}"}
+            assert len(proxy.passed) > 2000
+            assert not any(word in proxy.passed for word in (SECRET.encode(), b"Why", b"messages", FAR.encode()))
+            upstream = gate.house.registry.upstream("cloud")
+            await provider.server.stop()
+            await provider.server.start()
+            for answer, words in (
+                (b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n", "refused with 407"),
+                (b"220 mail.example ESMTP\r\n\r\n", "not answer as a proxy would"),
+                (b"HTTP/1.1 200 OK\r\n\r\nsurprise", "said more"),
+                (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 20_000, "not answer as a proxy would"),
+                (b"HTTP/1.1 20", "closed the connection"),
+            ):
+                proxy.answer = answer
+                answered = await gate.chat(model=FAR)
+                assert answered.status_code == 502
+                assert words in answered.json()["error"]
+                assert "cannot be reached" in upstream.error
+
+
+def test_a_proxy_that_could_not_be_used_is_refused() -> None:
+    """At the start, in words."""
+    for proxy, url, words in (
+        ("socks5://p:1", "https://a", "must be an address"),
+        ("https://p:1", "https://a", "must be an http:// address"),
+        ("http://user:secret@p:1", "https://a", "neither credentials"),
+        ("http://p:1", "http://a", "https:// upstreams only"),
+    ):
+        with pytest.raises(StartError, match=words):
+            configuration.load(environment={}, flags={"upstreams": [{"name": "a", "url": url, "proxy": proxy}]})
 
 
 # --- how it misbehaves ---

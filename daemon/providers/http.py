@@ -6,7 +6,8 @@
 Rules: leaving the block before the answer's end closes the connection at once, which is how an upstream learns that it
 may stop generating. A connection is reused only if it is known to be idle and clean; a request that finds its pooled
 connection dead before any byte was answered is sent once more on a fresh one, never otherwise. Redirects are not
-followed, proxy variables not read, certificates always verified. Deadlines after the connect are the caller's.
+followed, proxy variables not read, certificates always verified, through a proxy too (`tunnel.py`). Deadlines after the
+connect are the caller's.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from urllib.parse import urlsplit
 from common.errors import UpstreamFailed
 from daemon.providers.connection import Connection, Response
 from daemon.providers.errors import ConnectFailed, ConnectTimedOut, OutOfDescriptors, UpstreamBroken
+from daemon.providers.tunnel import open_tunnel
 
 __all__ = ["ConnectFailed", "ConnectTimedOut", "Pool", "Request", "Response", "UpstreamBroken", "verifying_context"]
 
@@ -43,11 +45,13 @@ class Pool:
         connect_timeout: float = 5.0,
         tls: ssl.SSLContext | None = None,
         authorization: str = "",
+        proxy: str = "",
         outcome: Callable[[UpstreamFailed | None], None] | None = None,
     ) -> None:
         """`url` is http:// or https://, a path in it is put before each target.
 
         `authorization`, where there is one, is that header of every request: a secret, which nothing here shows.
+        `proxy`, where there is one, is the http:// address of a proxy through which an https:// upstream is reached.
         `outcome` is told of each request's: None when its answer was whole, else how the wire failed; nothing of an
         answer that its reader left.
         """
@@ -60,6 +64,8 @@ class Pool:
         self.connect_timeout = connect_timeout
         self._prefix = parts.path.rstrip("/")
         self._tls = (tls or verifying_context()) if parts.scheme == "https" else None
+        named = urlsplit(proxy)
+        self._proxy = (named.hostname, named.port or 80) if named.hostname and self._tls is not None else None
         self._outcome = outcome
         address = f"[{self.host}]" if ":" in self.host else self.host
         host = address if parts.port is None else f"{address}:{parts.port}"
@@ -155,13 +161,16 @@ class Pool:
         made = False
         try:
             async with asyncio.timeout(self.connect_timeout):
-                await connection.loop.create_connection(
-                    lambda: connection,
-                    self.host,
-                    self.port,
-                    ssl=self._tls,
-                    server_hostname=self.host if self._tls is not None else None,
-                )
+                if self._proxy is not None and self._tls is not None:
+                    await open_tunnel(connection, self._proxy, host=self.host, port=self.port, tls=self._tls)
+                else:
+                    await connection.loop.create_connection(
+                        lambda: connection,
+                        self.host,
+                        self.port,
+                        ssl=self._tls,
+                        server_hostname=self.host if self._tls is not None else None,
+                    )
             if connection.closing:  # the pool was closed meanwhile
                 raise ConnectFailed(f"the connections to the upstream {self.name} were closed")
             made = True

@@ -268,7 +268,7 @@ def _is_due(upstream: Upstream, now: float) -> bool:
 
 def _elsewhere(before: UpstreamConfig, after: UpstreamConfig) -> bool:
     """Whether it is another server, or reached otherwise: only seats can change under one that runs."""
-    same = ("kind", "url", "authority", "key_file")
+    same = ("kind", "url", "authority", "key_file", "proxy")
     return before.is_cloud != after.is_cloud or any(getattr(before, name) != getattr(after, name) for name in same)
 
 

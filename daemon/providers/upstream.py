@@ -84,6 +84,7 @@ class Upstream(ABC):
             name=config.name,
             connect_timeout=connect_timeout,
             tls=verifying_context(Path(config.authority)) if config.authority else None,
+            proxy=config.proxy,
             outcome=self._noted,
         )
         self.use_key("")
