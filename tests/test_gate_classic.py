@@ -8,8 +8,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
+from common.errors import Unavailable
 from daemon.web.classic import DEPRECATED, LARGEST_INLINE
 from tests.rigs.gatehouse import ADMIN, MODEL, QUESTION, Gatehouse, RawClient, gatehouse
 from tests.rigs.scripted_upstream import ScriptedUpstream
@@ -179,6 +181,43 @@ async def test_limits_hold_on_request(tmp_path: Path, upstream: ScriptedUpstream
         assert second.status_code == 429
         assert int(second.headers["retry-after"]) > 0
         assert second.headers["content-type"].startswith("text/plain")
+
+
+async def test_what_is_refused_by_its_head_is_told_in_the_routes_own_words(gate: Gatehouse) -> None:
+    """A body too large: text here, `detail` there, each dialect's object elsewhere."""
+    for path, words in (
+        ("/request", None),
+        (f"/generate/{MODEL}", "detail"),
+        ("/api/chat", "error"),
+        ("/v1/chat/completions", "error"),
+        ("/v1/messages", "request_id"),
+    ):
+        client = await RawClient.connect(gate.port)
+        await client.send(b"POST %b HTTP/1.1\r\nHost: gate\r\nContent-Length: 99999999999\r\n\r\n" % path.encode())
+        head, _, body = (await client.read_all()).partition(b"\r\n\r\n")
+        client.close()
+        assert head.startswith(b"HTTP/1.1 413 ")
+        assert (b"text/plain" in head) is (words is None)
+        assert b"exceeds" in body and (words is None or words in json.loads(body))
+
+
+async def test_an_answer_whose_end_cannot_be_recorded_is_visibly_cut(
+    gate: Gatehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end leaves last: who has seen the body's end finds it in the audit as `ok`, so nobody sees this one's."""
+
+    def unrecordable(*_: Any) -> asyncio.Future[None]:
+        failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        failed.set_exception(Unavailable("the journal cannot be written"))
+        return failed
+
+    monkeypatch.setattr(gate.house.journal, "closed", unrecordable)
+    said = b""
+    with pytest.raises(httpx.RemoteProtocolError):
+        async with gate.http.stream("POST", gate.url + "/request", json=ASKED, headers=by_key(gate)) as answer:
+            async for piece in answer.aiter_raw():
+                said += piece
+    assert said == b"Why not?"
 
 
 # --- POST /generate, POST /generate/{model} ---

@@ -21,10 +21,11 @@ import msgspec
 from tornado import httputil
 from tornado.web import Application
 
+from common.errors import GatewayError
 from daemon.exchange import new_request_id
 from daemon.web import heads
 from daemon.web.connection import ClientConnection, RequestConnection
-from daemon.web.inference import Carriers, InferenceRequest
+from daemon.web.inference import JSON, Carriers, InferenceRequest
 
 LOOK_EVERY = 1.0  # seconds between two looks at who is late
 HEAD_TIMEOUT = 8.5  # seconds until a head is complete, from its first byte or from the connection's beginning
@@ -130,6 +131,8 @@ class BoundedRequest(httputil.HTTPMessageDelegate):
             if length is not None and length > limit:
                 raise self._too_large()
         except heads.Refused as refused:
+            if carrier is not None:
+                self.inner = carrier(self._connection, start_line, headers)  # which knows the words of its dialect
             return self.refuse(refused.status, refused.message)
         if carrier is not None:
             self.inner = carrier(self._connection, start_line, headers)
@@ -229,13 +232,17 @@ class BoundedRequest(httputil.HTTPMessageDelegate):
         if self.inner is not None:
             self.inner.on_connection_close()  # whoever works on the part that came may stop
         code = {413: "too_large", 431: "too_large", 503: "busy"}.get(status, "invalid_request")
+        request_id, content_type = new_request_id(), JSON
         body = msgspec.json.encode({"error": message, "code": code})
+        if isinstance(self.inner, InferenceRequest):
+            request_id = self.inner.request_id
+            _, content_type, body = self.inner.worded(GatewayError(message, status=status, code=code))
         headers = httputil.HTTPHeaders(
             {
-                "Content-Type": "application/json; charset=utf-8",
+                "Content-Type": content_type,
                 "Content-Length": str(len(body)),
                 "Connection": "close",
-                "X-Request-Id": new_request_id(),
+                "X-Request-Id": request_id,
             }
         )
         if status == 503:

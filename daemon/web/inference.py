@@ -86,12 +86,12 @@ class InferenceRequest(HTTPMessageDelegate):
         self._headers = headers
         self._address = base.client_address(connection, headers, house)
         self._body: list[bytes] = []
-        self._request_id = new_request_id()
+        self.request_id = new_request_id()
         self.known = True  # whether the head says who asks, or else that nobody does
         self._visit: Visit | None = None
         self._left = False
         allowed = base.origin_headers(headers, house)
-        names = [(name, self._request_id) for name in ("X-Request-Id", *route.request_id_names)]
+        names = [(name, self.request_id) for name in ("X-Request-Id", *route.request_id_names)]
         self._answer = ClientStream(connection, asked, headers, [*names, *allowed.items()])
 
     def unwelcome(self) -> bool:
@@ -126,11 +126,11 @@ class InferenceRequest(HTTPMessageDelegate):
         except GatewayError as error:
             await self._refuse(error)
         except Exception as error:
-            base.log_failure(self._request_id, self._route.path, error)
+            base.log_failure(self.request_id, self._route.path, error)
             if self._answer.started:
                 self._answer.abort()
             else:
-                await self._refuse(base.unexpected(self._request_id, error))
+                await self._refuse(base.unexpected(self.request_id, error))
         finally:
             self._house.end_answer()
 
@@ -141,7 +141,7 @@ class InferenceRequest(HTTPMessageDelegate):
         base.check_reception(headers, house)
         caller, ask = await self._asked()
         self._visit = visit = Visit(
-            request_id=self._request_id,
+            request_id=self.request_id,
             address=address,
             route=self._route.path,
             client_label=headers.get("X-Client-Label", ""),
@@ -178,10 +178,17 @@ class InferenceRequest(HTTPMessageDelegate):
 
     async def _refuse(self, error: GatewayError) -> None:
         """Answer with `error`, as the route's dialect says it."""
-        base.count_refusal(error, self._house, self._address, self._route.path, self._request_id)
+        base.count_refusal(error, self._house, self._address, self._route.path, self.request_id)
+        error, content_type, body = self.worded(error)
+        self._answer.whole = None
+        self._answer.begin(content_type, base.error_headers(error), error.status)
+        await self._answer.finish(body)
+
+    def worded(self, error: GatewayError) -> tuple[GatewayError, str, bytes]:
+        """`error` as the route's dialect says it: what it makes of it, the content type, the body."""
         if self._route.reading is not None:
             error = self._route.reading(error)
-        said = self._route.errors(error, self._request_id)
-        self._answer.whole = None
-        self._answer.begin(TEXT if isinstance(said, str) else JSON, base.error_headers(error), error.status)
-        await self._answer.finish(said.encode() if isinstance(said, str) else msgspec.json.encode(said))
+        said = self._route.errors(error, self.request_id)
+        if isinstance(said, str):
+            return error, TEXT, said.encode()
+        return error, JSON, msgspec.json.encode(said)
