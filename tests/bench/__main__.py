@@ -2,8 +2,8 @@
 
     ./run bench                      three interleaved rounds of 5 seconds a measurement: a quarter of an hour
     ./run bench --seconds 2          the short form: one round, less of everything; under two minutes, less exact
-    ./run bench --only requests      some rows (comma-separated: requests, streams, first_token, departures, growth,
-                                     parts)
+    ./run bench --only requests      some rows (comma-separated: requests, streams, translated, first_token,
+                                     departures, growth, parts)
     ./run bench --profile            what the CPU of a request and of a chunk is charged to, and nothing else
     NGINX=/path/to/nginx ./run bench    with an nginx that is not in the PATH
 
@@ -59,6 +59,8 @@ class Plan(msgspec.Struct, frozen=True):
             "requests_few": {"row": "requests", "whole": True, "connections": 8},
             "streams": {"row": "streams", "streams": 20, "rate": 100.0},
             "streams_many": {"row": "streams", "streams": self.streams, "rate": 20.0},
+            "translated_openai": {"row": "streams", "streams": 20, "rate": 100.0, "dialect": "openai"},
+            "translated_anthropic": {"row": "streams", "streams": 20, "rate": 100.0, "dialect": "anthropic"},
             "first_token": {"row": "first_token", "rate": 20.0},
             "departures_prefill": {"row": "prefill"},
             "departures_mid_stream": {"row": "mid_stream"},
@@ -101,7 +103,9 @@ async def measure(plan: Plan, folder: Path) -> dict[str, dict[str, list[Result]]
             for name, spec in plan.specs().items():
                 for target in measured:
                     _say(f"round {number + 1} of {plan.rounds}: {name} {target.name}")
-                    results[target.name][name].append(await _loaded(target, upstream, cores, plan.seconds, spec))
+                    # The others speak the upstream's dialect alone: they show what as many chunks of that cost.
+                    spoken = spec if target.name == "gatelodge" else spec | {"dialect": "ollama"}
+                    results[target.name][name].append(await _loaded(target, upstream, cores, plan.seconds, spoken))
     _say("")
     return results
 

@@ -20,8 +20,12 @@ import uvloop
 from tests.bench import proc
 from tests.bench.upstream import MODEL
 
-_AGE = re.compile(rb'"content":"(\d+)"},"done":false')
-_LAST = b'"done":true'
+# By dialect: the route, a chunk with its time, what is in the end alone.
+_DIALECTS = {
+    "ollama": ("/api/chat", re.compile(rb'"content":"(\d+)"},"done":false'), b'"done":true'),
+    "openai": ("/v1/chat/completions", re.compile(rb'"content":"(\d+)"},"finish_reason":null'), b"data: [DONE]"),
+    "anthropic": ("/v1/messages", re.compile(rb'"text_delta","text":"(\d+)"'), b"event: message_stop"),
+}
 _LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
 WARM_UP = 0.3  # seconds before the measured time
 PATIENCE = 20.0  # seconds for what should have come long ago
@@ -42,6 +46,7 @@ class Spec(msgspec.Struct):
     connections: int = 0  # of small requests: each asks again as soon as it is answered
     streams: int = 0
     rate: float = 0.0  # chunks a second and stream; requests a second
+    dialect: str = "ollama"  # that the client speaks
 
 
 class Result(msgspec.Struct):
@@ -58,7 +63,8 @@ class Result(msgspec.Struct):
 class Client(asyncio.Protocol):
     """One connection, on which one request after the other is asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, dialect: str = "ollama") -> None:
+        _, self._age, self._last = _DIALECTS[dialect]
         self.chunks = 0
         self.first: float | None = None  # when the current answer's first piece came
         self.ages: list[float] | None = None  # of its chunks, where somebody wants them
@@ -86,14 +92,14 @@ class Client(asyncio.Protocol):
                 self.begun()
         tail = self._tail + data if self._tail else data
         counted = 0
-        for found in _AGE.finditer(tail):
+        for found in self._age.finditer(tail):
             counted = found.end()
             self.chunks += 1
             if self.ages is not None:
                 self.ages.append((now - int(found[1])) / 1e9)
         self._tail = tail[counted:]  # a chunk, or the end, may come in two reads
         if self._is_whole(tail):
-            self._end(_LAST in tail)
+            self._end(self._last in tail)
 
     def _is_whole(self, tail: bytes) -> bool:
         if tail.endswith(b"\r\n0\r\n\r\n"):
@@ -111,9 +117,9 @@ class Client(asyncio.Protocol):
             self._answer.set_result(whole)
 
 
-async def connect(port: int) -> Client:
+async def connect(port: int, dialect: str = "ollama") -> Client:
     """A connection to the target, or to the upstream."""
-    _, client = await asyncio.get_running_loop().create_connection(Client, "127.0.0.1", port)
+    _, client = await asyncio.get_running_loop().create_connection(lambda: Client(dialect), "127.0.0.1", port)
     return client
 
 
@@ -121,9 +127,10 @@ def chat(spec: Spec, *, chunks: int, every: float = 0.0, after: float = 0.0, nam
     """A request whose prompt tells the upstream what to do; times in seconds."""
     prompt = f"after {after * 1e6:.0f} us {chunks} chunks every {every * 1e6:.0f} us as {name}"
     stream = "false" if spec.whole else "true"
-    body = f'{{"model":"{MODEL}","messages":[{{"role":"user","content":"{prompt}"}}],"stream":{stream}}}'
+    longest = ',"max_tokens":1000000' if spec.dialect == "anthropic" else ""
+    body = f'{{"model":"{MODEL}","messages":[{{"role":"user","content":"{prompt}"}}],"stream":{stream}{longest}}}'
     return (
-        f"POST /api/chat HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {spec.key}\r\n"
+        f"POST {_DIALECTS[spec.dialect][0]} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {spec.key}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}"
     ).encode()
 
@@ -179,7 +186,7 @@ async def streams(spec: Spec) -> Result:
             all_begun.set()
 
     for _ in range(spec.streams):
-        client = await connect(spec.port)
+        client = await connect(spec.port, spec.dialect)
         client.begun = begun
         clients.append(client)
         answers.append(client.ask(request))
