@@ -55,10 +55,6 @@ async def b() -> AsyncIterator[ScriptedUpstream]:
         yield server
 
 
-async def refused(turn: Turn) -> None:
-    raise AssertionError("nothing may be asked here")
-
-
 # --- which one ---
 
 
@@ -92,7 +88,6 @@ async def test_a_model_in_memory_is_preferred(tmp_path: Path, a: ScriptedUpstrea
 
 async def test_a_full_name_asks_that_upstream(tmp_path: Path, a: ScriptedUpstream, b: ScriptedUpstream) -> None:
     """`upstream/model`, with the tag or without; the other one never, not even when this one fails."""
-    a.default = refused
     b.add_model("llama3.2:3b")
     async with gate_before(tmp_path, a, b) as gate:
         for name in (f"b/{MODEL}", "b/llama3.2", "b/smollm2"):
@@ -103,6 +98,7 @@ async def test_a_full_name_asks_that_upstream(tmp_path: Path, a: ScriptedUpstrea
             assert (answer.status_code, answer.json()["error"]) == (404, f"model '{name}' not found")
         b.next(behaviours.error(500))
         assert (await gate.chat(model=f"b/{MODEL}")).status_code == 502
+        assert a.inference == []
 
 
 ALIASES = [{"name": "fast", "models": ["llama3.2:3b", "b/big"]}, {"name": "far", "models": ["nowhere"]}]
@@ -209,24 +205,24 @@ async def test_a_dead_upstream_gives_way(tmp_path: Path, a: ScriptedUpstream, b:
 
 async def test_after_the_first_byte_it_is_an_error(tmp_path: Path, a: ScriptedUpstream, b: ScriptedUpstream) -> None:
     """An answer is never begun twice, streamed or not."""
-    b.default = refused
     async with gate_before(tmp_path, a, b) as gate:
         for stream in (True, False):
             a.next(behaviours.reset_after(2))
             answer = await gate.chat(stream=stream)
             assert "error" in json.loads(answer.text.splitlines()[-1])
         assert [row.state for row in await gate.records()] == ["upstream_error"] * 2
+        assert (len(a.inference), len(b.inference)) == (2, 0)
 
 
 async def test_what_is_the_clients_fault_is_not_tried_elsewhere(
     tmp_path: Path, a: ScriptedUpstream, b: ScriptedUpstream
 ) -> None:
     """A 400 and the like stay what they are."""
-    b.default = refused
     async with gate_before(tmp_path, a, b) as gate:
         for status in (400, 404, 413):
             a.next(behaviours.error(status, "no"))
             assert (await gate.chat()).status_code == status
+        assert (len(a.inference), len(b.inference)) == (3, 0)
 
 
 async def test_where_all_fail_the_last_word_counts(tmp_path: Path, a: ScriptedUpstream, b: ScriptedUpstream) -> None:
