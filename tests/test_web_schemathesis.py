@@ -26,6 +26,13 @@ PASSWORD = "a long sentence of mine"
 OWN = ("One's own", "Accounts", "Tokens", "The gateway")
 RELAYED = ("Ollama's dialect", "OpenAI's dialect", "Anthropic's dialect", "The older gateways' routes")
 COMMANDS = ("Ollama's models",)
+# Whoever is not let in is told so with a 403 there, as its clients know it (features.md, row 12).
+SETTINGS = """
+[[operations]]
+include-path = "/request"
+checks.missing_required_header.expected-statuses = [403]
+checks.ignored_auth.enabled = false
+"""
 # Of these a description can promise no more than it does: what fits its type may still name no model, or nobody's key.
 NOT_PROMISED = "positive_data_acceptance"
 
@@ -63,6 +70,7 @@ async def asked(
 ) -> tuple[int, int, str]:
     """(exit status, operations that were asked, all that was said) of one run."""
     folder.mkdir()
+    (folder / "schemathesis.toml").write_text(SETTINGS, encoding="utf-8")
     (folder / "openapi.json").write_text(json.dumps(described), encoding="utf-8")
     command = [sys.executable, "-c", "from schemathesis.cli import schemathesis; schemathesis()", "run", "openapi.json"]
     command += ["-u", gate.url, "-H", f"Authorization: Bearer {token}", "--seed", "1", "--no-shrink", "--no-color"]

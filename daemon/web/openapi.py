@@ -46,6 +46,7 @@ _WORDS = {
     413: "The request's body is too large.",
     415: "The request's body is compressed.",
     421: "The gateway does not serve this Host name.",
+    422: "The upstream cannot do what is asked.",
     429: "A limit is reached; wait `Retry-After` seconds.",
     431: "Too many header lines, or too long.",
     500: "What Ollama itself says.",
@@ -55,7 +56,7 @@ _WORDS = {
 }
 _EVERYWHERE = (400, 421, 429, 431, 503)
 _OF_BODIES = (408, 413, 415)
-_OF_INFERENCE = (403, 404, 502, 504)
+_OF_INFERENCE = (403, 404, 422, 502, 504)
 # What is told before a route is asked has one shape.
 _BEFORE_ROUTES = {400, 408, 413, 415, 431, 503}
 _SECURITY: dict[str, list[dict[str, list[str]]]] = {
@@ -88,6 +89,11 @@ _HEADERS = {
         "schema": {"type": "string"},
     },
     "RateLimitPolicy": {"description": 'That limit: `"rpm";q=10;w=60`.', "schema": {"type": "string"}},
+}
+_REQUEST_ID = {"X-Request-Id": {"$ref": "#/components/headers/RequestId"}}
+_LIMITS = {
+    "RateLimit": {"$ref": "#/components/headers/RateLimit"},
+    "RateLimit-Policy": {"$ref": "#/components/headers/RateLimitPolicy"},
 }
 
 
@@ -231,11 +237,7 @@ def _body(operation: Operation, of_type: dict[Any, Any]) -> dict[str, Any]:
 
 def _responses(route: Route, operation: Operation, of_type: dict[Any, Any], shared: dict[str, Any]) -> dict[str, Any]:
     """By status; those of errors stand in `shared`."""
-    headers = {"X-Request-Id": {"$ref": "#/components/headers/RequestId"}}
-    limits = {
-        name: {"$ref": f"#/components/headers/{name.replace('-', '')}"} for name in ("RateLimit", "RateLimit-Policy")
-    }
-    good: dict[str, Any] = {"headers": headers | (limits if operation.relayed else {})}
+    good: dict[str, Any] = {"headers": _REQUEST_ID | (_LIMITS if operation.relayed else {})}
     content: dict[str, Any] = _json_of(operation.answers, of_type)
     for answer in operation.answers:
         match answer:
@@ -248,21 +250,34 @@ def _responses(route: Route, operation: Operation, of_type: dict[Any, Any], shar
     told = {}
     refused = {_as_told(route, status) for status in _statuses(route, operation)}
     for status in sorted({*refused, operation.status, *operation.more}):
-        if status in (operation.status, *operation.more) and status < 400:
+        if status < 400:
             told[str(status)] = {"description": responses[status], **good}
-            continue
-        later = {"Retry-After": {"$ref": "#/components/headers/RetryAfter"}} if status in (429, 503) else {}
-        kinds = list(route.errors)
-        if status in _BEFORE_ROUTES and errors.Error not in kinds:
-            kinds.append(errors.Error)
-        if status in operation.more:
-            kinds.extend(operation.answers)
-        kinds = list(dict.fromkeys(kinds)) if route.method != "HEAD" else []
-        name = "Or".join(dict.fromkeys(map(_name, kinds))) or "Head"
-        content = {"content": _error_content(kinds, of_type)} if kinds else {}
-        shared[f"{name}{status}"] = {"description": _WORDS[status], "headers": headers | later, **content}
-        told[str(status)] = {"$ref": f"#/components/responses/{name}{status}"}
+        else:
+            kinds = _kinds(route, operation, status)
+            name = ("Or".join(dict.fromkeys(map(_name, kinds))) or "Head") + str(status)
+            answer = _refusal(status, kinds, of_type)
+            if shared.setdefault(name, answer) != answer:
+                raise ValueError(f"two different answers are called {name}")
+            told[str(status)] = {"$ref": f"#/components/responses/{name}"}
     return told
+
+
+def _kinds(route: Route, operation: Operation, status: int) -> list[Any]:
+    """The types of what a route answers under the status of an error."""
+    if route.method == "HEAD":
+        return []
+    before = [errors.Error] if status in _BEFORE_ROUTES else []
+    unready = operation.answers if status in operation.more else ()
+    return list(dict.fromkeys([*route.errors, *before, *unready]))
+
+
+def _refusal(status: int, kinds: list[Any], of_type: dict[Any, Any]) -> dict[str, Any]:
+    """The answer under the status of an error."""
+    headers = dict(_REQUEST_ID)
+    if status in (429, 503):
+        headers["Retry-After"] = {"$ref": "#/components/headers/RetryAfter"}
+    content = {"content": _error_content(kinds, of_type)} if kinds else {}
+    return {"description": _WORDS[status], "headers": headers, **content}
 
 
 def _statuses(route: Route, operation: Operation) -> Iterator[int]:

@@ -11,7 +11,7 @@ from typing import Any
 from tornado.web import Application
 
 from daemon.house import House
-from daemon.web import accounts, anthropic, classic, docs, ollama, ollama_admin, openai, own, system, tokens
+from daemon.web import accounts, anthropic, classic, docs, ollama, ollama_admin, openai, own, own_keys, system, tokens
 from daemon.web.base import Handler, UnknownRoute
 from daemon.web.inference import Carriers, carriers
 
@@ -44,6 +44,7 @@ ROUTES: tuple[tuple[str, type[Handler]], ...] = (
     *own.ROUTES,
     *docs.ROUTES,
     *accounts.ROUTES,
+    *own_keys.ROUTES,
     *tokens.ROUTES,
 )
 

@@ -277,7 +277,7 @@ ROWS = (
                 (f"{KEYS}::test_only_a_digest_is_kept",),
             ),
             Mutation(
-                "daemon/web/accounts.py",
+                "daemon/web/own_keys.py",
                 '        "prefix": PREFIX + key.id,\n',
                 "",
                 (f"{WEB}::test_a_keys_life_at_its_owners_hands",),

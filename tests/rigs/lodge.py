@@ -32,7 +32,7 @@ from daemon.config import Config, Passwords
 from daemon.metrics import Metrics
 from daemon.store.database import Database
 from daemon.traffic.windows import AddressBound
-from daemon.web import accounts, tokens
+from daemon.web import accounts, own_keys, tokens
 from daemon.web.base import UnknownRoute
 from daemon.web.server import GateServer, listen
 from tests.rigs.traffic import MovedClock
@@ -139,7 +139,8 @@ async def served(it: Lodge) -> AsyncIterator[httpx.AsyncClient]:
         begin_answer=lambda: None,
         end_answer=lambda: None,
     )
-    routes = [(pattern, handler, {"house": house}) for pattern, handler in (*accounts.ROUTES, *tokens.ROUTES)]
+    served = (*accounts.ROUTES, *own_keys.ROUTES, *tokens.ROUTES)
+    routes = [(pattern, handler, {"house": house}) for pattern, handler in served]
     face = Application(routes, default_handler_class=UnknownRoute, default_handler_args={"house": house})
     server = GateServer(face, config=it.config)
     port = listen(server, "127.0.0.1", 0)

@@ -96,7 +96,7 @@ async def _ollama(turn: Turn) -> None:
             del upstream.models[name]
             await turn.whole(200, b"")
         case "/api/copy" if document.get("source") in upstream.models:
-            upstream.add_model(str(document["destination"]))
+            upstream.add_model(str(document.get("destination", "")))
             await turn.whole(200, b"")
         case "/api/pull" | "/api/create":
             await _progress(turn, ["pulling manifest", "verifying sha256 digest", "writing manifest", "success"])
