@@ -146,7 +146,7 @@ def template(pattern: str, handler: type[RequestHandler], method: str) -> tuple[
 
 
 def document(table: Iterable[tuple[str, type[Handler]]], relayed: Iterable[InferenceRoute]) -> dict[str, Any]:
-    """The description. Some milliseconds: to be made once."""
+    """The description; some 40 ms."""
     told = [(route, route.operation) for route in routes(table, relayed) if route.operation is not None]
     types = list(dict.fromkeys(kind for route, operation in told for kind in _types(route, operation)))
     schemas, components = msgspec.json.schema_components(types, ref_template=_SCHEMAS)

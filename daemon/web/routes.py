@@ -5,7 +5,6 @@ Rule: `docs/http.md` describes each of them, and a test says so.
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 from tornado.web import Application
@@ -62,14 +61,8 @@ def application(house: House) -> Application:
         serve_traceback=False,
         autoreload=False,
         compress_response=False,
-        description=_description,
+        description=docs.Made(ROUTES, RELAYED),
     )
-
-
-@cache
-def _description() -> bytes:
-    """What `/openapi.json` answers; made when somebody first asks (some 20 ms)."""
-    return docs.description(ROUTES, RELAYED)
 
 
 def relayed(house: House) -> Carriers:
