@@ -295,6 +295,19 @@ def test_a_call_that_is_no_object_is_an_upstreams_failure(client: str, stream: b
         assert bool(first[0]) == stream
 
 
+@pytest.mark.parametrize("server", ["ollama", "anthropic"])
+@pytest.mark.parametrize("client", ["ollama", "openai", "responses"])
+def test_a_call_without_arguments_has_an_empty_object(client: str, server: str):
+    """Anthropic sends nothing at all for it; OpenAI's clients decode what they get as JSON."""
+    parts = () if server == "anthropic" else ("{}",)
+    raw = streamed_by(server, Spoken(calls=(Call("f", parts, "x"), Call("g", parts, "y")), reason="tool_calls"))
+    for stream in (True, False):
+        ask = asked_by(client, stream=stream)
+        before, last = carried(made(ask, server), [raw])
+        message = json.loads(assemble(ask.shape, [before, last]).message)
+        assert called(message) == [("x", "f", {}), ("y", "g", {})]
+
+
 LOGPROBS = [{"token": "a", "logprob": -0.5, "bytes": [97], "top_logprobs": [{"token": "a", "logprob": -0.5}]}]
 
 

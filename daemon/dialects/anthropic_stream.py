@@ -111,6 +111,7 @@ class AnthropicStream:
         self.finished = False
         self._events = SseReader()
         self._calls: dict[int, int] = {}  # the index of a tool call's block -> the call's own
+        self._bare: set[int] = set()  # blocks of calls of which no arguments came yet
         self._failure: UpstreamFailed | None = None
 
     def feed(self, data: bytes) -> list[Piece]:
@@ -156,6 +157,9 @@ class AnthropicStream:
                 piece = self._begin(event.index, event.content_block)
             case "content_block_delta" if event.delta is not None:
                 piece = self._delta(event.index, event.delta)
+            case "content_block_stop" if event.index in self._bare:
+                self._bare.discard(event.index)  # a call without arguments: an empty object, and no empty text
+                piece = Piece("", tools=[ToolDelta(self._calls[event.index], arguments="{}")])
             case "message_delta":
                 self._count(event.usage)
                 piece = self._end(event.delta or _Delta())
@@ -170,11 +174,14 @@ class AnthropicStream:
         if block.type == "tool_use":
             number = self._calls[index] = len(self._calls)
             arguments = msgspec.json.encode(block.input).decode() if block.input else ""
+            if not arguments:
+                self._bare.add(index)
             return Piece("", tools=[ToolDelta(number, block.id, block.name, arguments)])
         return Piece(block.text, block.thinking) if block.text or block.thinking else None
 
     def _delta(self, index: int, delta: _Delta) -> Piece | None:
         if delta.partial_json and index in self._calls:
+            self._bare.discard(index)
             return Piece("", tools=[ToolDelta(self._calls[index], arguments=delta.partial_json)])
         if delta.text or delta.thinking or delta.signature:
             return Piece(delta.text, delta.thinking, signature=delta.signature)

@@ -107,7 +107,11 @@ class OpenAiWriter:
 
     def _call(self, call: ToolCall) -> dict[str, Any]:
         identifier = call.id or f"{self._calls}{call.index}"
-        return {"id": identifier, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+        return {
+            "id": identifier,
+            "type": "function",
+            "function": {"name": call.name, "arguments": call.arguments or "{}"},
+        }
 
     def _chunk(self, content: dict[str, Any], reason: str | None) -> bytes:
         kind = "chat.completion.chunk" if self._chat else "text_completion"
