@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from common.protocol import UsageRequest
 from common.times import from_iso
+from daemon.usage import usage as added_up
 from tests.rigs.gatehouse import ADMIN, MODEL, Gatehouse, gatehouse
 from tests.rigs.scripted_upstream import ScriptedUpstream
 from tests.rigs.until import until
@@ -118,6 +121,18 @@ async def test_usage_is_the_callers_own_by_model_and_by_key(gate: Gatehouse) -> 
     assert issued.id in {row["name"] for row in by_key["rows"]}
     assert (await usage(gate, key=joes))["total"]["requests"] == 4
     assert "example.org" not in (await gate.get("/v1/usage?by=key")).text
+
+
+async def test_usage_is_added_up_for_one_after_the_other(gate: Gatehouse) -> None:
+    """However many users ask for years at once: the store's other reader is left to everybody else."""
+    async with gate.house.own_usage:
+        asked = asyncio.ensure_future(gate.get("/v1/usage?since=3650d"))
+        await until(lambda: gate.house.answering == 1)
+        for _ in range(3):  # in the time of which it would be there
+            await added_up(gate.house.database, UsageRequest(since="2020-01-01"), now_us=gate.house.clock.wall())
+            assert (await gate.get("/v1/limits")).status_code == 200
+        assert not asked.done()
+    assert (await asked).status_code == 200
 
 
 @pytest.mark.parametrize(("since", "points"), [("1h", 61), ("24h", 25), ("7d", 57), ("30d", 61)])
