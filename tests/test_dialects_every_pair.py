@@ -370,6 +370,21 @@ def test_calls_of_one_number_and_different_ids_are_two():
     assert [(call["id"], call["function"]["arguments"]) for call in told] == [("f", "{}"), ("g", "{}")]
 
 
+@pytest.mark.parametrize("client", CLIENTS)
+def test_content_in_parts_is_text_and_thinking(client: str):
+    """As a thinking model of Mistral's streams it."""
+    thought = [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}]
+    deltas: list[Any] = [thought, [{"type": "text", "text": "a"}], "b"]
+    chunks = [{"choices": [{"index": 0, "delta": {"content": content}}]} for content in deltas]
+    raw = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks).encode() + b"data: [DONE]\n\n"
+    for stream in (True, False):
+        ask = asked_by(client, stream=stream)
+        before, last = carried(made(ask, "openai"), [raw])
+        answer = assemble(ask.shape, [before, last])
+        assert answer.content == "ab"
+        assert b"hm" in answer.message
+
+
 @pytest.mark.parametrize(("client", "server", "end"), [
     ("openai", "openai", b"data: [DONE]\n\n"), ("anthropic", "anthropic", b'data: {"type":"message_stop"}\n\n'),
 ])  # fmt: skip

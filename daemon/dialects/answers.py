@@ -13,6 +13,8 @@ from typing import Any
 
 import msgspec
 
+from daemon.dialects.openai_stream import in_parts
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -79,7 +81,7 @@ class _OpenAiCall(msgspec.Struct, gc=False):
 
 
 class _OpenAiMessage(msgspec.Struct, gc=False):
-    content: str | None = None
+    content: str | list[Any] | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
@@ -117,8 +119,9 @@ def _openai(raw: bytes) -> Answer:
             said = choice.delta or choice.message or _OpenAiMessage(choice.text)
             if choice.index:
                 continue
-            content.append(said.content or said.refusal or "")
-            thinking.append(said.reasoning_content or said.reasoning or "")
+            told, thought = in_parts(said.content) if isinstance(said.content, list) else (said.content or "", "")
+            content.append(told or said.refusal or "")
+            thinking.append(said.reasoning_content or said.reasoning or thought)
             for number, call in enumerate(said.tool_calls or ()):
                 function = call.function or _OpenAiFunction()
                 place = call.index if choice.delta is not None else number

@@ -30,7 +30,7 @@ class _ToolDelta(msgspec.Struct, gc=False):
 
 
 class _Delta(msgspec.Struct, gc=False):
-    content: str | None = None
+    content: str | list[Any] | None = None  # a list of parts where a model of Mistral's thinks
     refusal: str | None = None
     reasoning_content: str | None = None  # llama.cpp, vLLM, DeepSeek
     reasoning: str | None = None  # others, and vLLM of late
@@ -145,8 +145,11 @@ class OpenAiStream:
         content, thinking = choice.text or "", ""
         tools: list[ToolDelta] = []
         if (delta := choice.delta) is not None:
-            content = delta.content or delta.refusal or content
-            thinking = delta.reasoning_content or delta.reasoning or ""
+            if isinstance(delta.content, list):
+                content, thinking = in_parts(delta.content)
+            else:
+                content = delta.content or delta.refusal or content
+            thinking = delta.reasoning_content or delta.reasoning or thinking
             if delta.tool_calls:
                 tools = [self._calls.named(call) for call in delta.tool_calls]
         calls_end: CallsEnd = ""
@@ -157,6 +160,20 @@ class OpenAiStream:
         if not (content or thinking or tools or logprobs or calls_end):
             return None
         return Piece(content, thinking, tools, logprobs, calls_end=calls_end)
+
+
+def in_parts(parts: list[Any]) -> tuple[str, str]:
+    """The text and the thinking of content that comes in parts, as Mistral tells it: `{"type": "text", "text"}`,
+    `{"type": "thinking", "thinking": [texts]}`."""
+    texts: list[str] = []
+    thoughts: list[str] = []
+    for part in parts:
+        match part:
+            case {"type": "text", "text": str(text)}:
+                texts.append(text)
+            case {"type": "thinking", "thinking": list(told)}:
+                thoughts.append(in_parts(told)[0])
+    return "".join(texts), "".join(thoughts)
 
 
 _CANNOT_TAKE = re.compile(r"(image|audio|video) input is not supported\b")

@@ -268,8 +268,15 @@ def _add(whole: dict[str, Any], part: dict[str, Any]) -> None:
             _add(known, value)
         elif isinstance(value, list) and isinstance(known, list):
             _add_list(known, value)
+        elif name == "content" and isinstance(value, str | list) and isinstance(known, str | list):
+            whole[name] = [*_parts(known), *_parts(value)]
         else:
             whole[name] = value
+
+
+def _parts(content: str | list[Any]) -> list[Any]:
+    """Content as parts; a model of Mistral's thinks in parts and goes on in plain text."""
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
 _SAID_ONCE = frozenset({"role", "id", "type", "name", "finish_reason", "object"})
