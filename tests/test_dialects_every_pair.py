@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common.errors import UpstreamFailed
@@ -99,7 +99,7 @@ SPOKEN = st.builds(
     places=st.lists(st.integers(min_value=0), max_size=12),
     stream=st.booleans(),
 )
-@settings(max_examples=250)
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_an_end_is_told_only_where_there_was_one(
     pair: tuple[str, str], spoken: Spoken, end: str, places: list[int], stream: bool
 ):
@@ -118,7 +118,7 @@ def test_an_end_is_told_only_where_there_was_one(
 
 
 @given(pair=st.sampled_from(PAIRS), spoken=SPOKEN, cut=st.integers(min_value=0), stream=st.booleans())
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_a_stream_cut_short_anywhere_is_never_whole(pair: tuple[str, str], spoken: Spoken, cut: int, stream: bool):
     """There is an end only where the upstream gave one; what came of it is kept for the record."""
     client, server = pair
@@ -157,7 +157,7 @@ KEYS = [
     ),
     stream=st.booleans(),
 )
-@settings(max_examples=250)
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_nonsense_is_an_upstreams_failure_and_no_crash(pair: tuple[str, str], junk: Any, stream: bool):
     """Whatever JSON comes in an event or a line: pieces, or UpstreamFailed."""
     client, server = pair

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from common.errors import BadRequest
@@ -53,7 +53,7 @@ READERS: dict[str, tuple[Any, frozenset[str], dict[str, Any]]] = {
 
 
 @given(data=st.data(), reader=st.sampled_from(list(READERS)), server=st.sampled_from(SERVERS))
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_no_request_is_a_crash(data: st.DataObject, reader: str, server: str):
     """Any JSON in any field: a request for the upstream, or BadRequest."""
     read, known, least = READERS[reader]
@@ -70,7 +70,7 @@ def test_no_request_is_a_crash(data: st.DataObject, reader: str, server: str):
 
 
 @given(junk=NESTED | st.binary(max_size=20), reader=st.sampled_from(list(READERS)))
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_no_body_is_a_crash(junk: Any, reader: str):
     """Nor what is no request at all."""
     read, _, _ = READERS[reader]
