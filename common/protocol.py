@@ -345,7 +345,7 @@ class KeyTarget(Request):
     version: int | None = None
 
 
-class FoundToken(Message):
+class FoundToken(Message, forbid_unknown_fields=True):
     """One credential of another gateway: whose it is, by a name or an e-mail address, and what it says."""
 
     name: str

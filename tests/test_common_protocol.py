@@ -35,6 +35,8 @@ def _example(kind: object) -> object:
         return {}
     if get_origin(kind) is Annotated:
         return 1
+    if get_origin(kind) is list:
+        return []
     return {str: "x", int: 1, bool: True}.get(kind, "user")  # type: ignore[call-overload]
 
 
