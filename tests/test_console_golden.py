@@ -1,0 +1,53 @@
+"""Every screen, word for word, at 80x24 and 200x60; and the pictures that README.md shows are the program's own.
+
+Where one differs on purpose: `python -m tests.golden`, look at the difference, commit it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+import pytest
+
+from console.screens import TABS
+from tests import golden
+
+AGAIN = "if that is meant: python -m tests.golden, and look at what changed"
+
+
+def differences(path: Path, drawn: str) -> list[str]:
+    """Line by line, what is no longer as it was recorded."""
+    recorded = path.read_text(encoding="utf-8") if path.exists() else ""
+    lines = difflib.unified_diff(recorded.splitlines(), drawn.splitlines(), "recorded", "drawn", lineterm="", n=0)
+    return [f"{path.name}: {line}" for line in lines]
+
+
+@pytest.mark.parametrize("size", golden.SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+async def test_every_screen_looks_as_it_was_recorded(tmp_path: Path, size: tuple[int, int]) -> None:
+    """Columns, truncation, wording, order: nothing moves without somebody having looked at it."""
+    frames = await golden.draw(tmp_path, size)
+    assert {tab.name for tab in TABS} <= set(frames)
+    found = [line for name, frame in frames.items() for line in differences(golden.frame_file(name, size), frame)]
+    assert not found, "\n".join([AGAIN, *found[:60]])
+    from console.cells import cell_len
+
+    for name, frame in frames.items():
+        lines = frame.rstrip("\n").split("\n")
+        assert len(lines) <= size[1], name
+        assert max(map(cell_len, lines)) <= size[0], name
+
+
+async def test_the_pictures_are_the_programs_own(tmp_path: Path) -> None:
+    """docs/screens, as README.md shows them, and some more in tests/golden: drawn again, they are the same bytes."""
+    pictures = await golden.draw(tmp_path, golden.OF_A_PICTURE, pictures=True)
+    assert set(pictures) == set(golden.SHOWN)
+    changed = [name for name, svg in pictures.items() if differences(golden.picture_file(name), svg)]
+    assert not changed, f"{changed}: {AGAIN}"
+    assert not any("http" in svg.replace("http://www.w3.org/", "") for svg in pictures.values()), "nothing is fetched"
+
+
+def test_readme_shows_them() -> None:
+    """Live, Users, Limits, Usage and Audit."""
+    text = (golden.ROOT / "README.md").read_text(encoding="utf-8")
+    assert [name for name in golden.OF_README if f"docs/screens/{name}.svg" not in text] == []
