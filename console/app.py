@@ -126,7 +126,7 @@ class Lodge(App[None]):
         On a slow line keys come in one burst: what was typed for a box or a line that is still being opened would
         otherwise be taken for actions of the page, and a `y` among them for a yes.
         """
-        if self.main.prompt.has_just_asked:
+        if self.main.prompt.has_just_asked or len(self.screen_stack) > 1:
             return False
         if self._action is None or self._action.is_finished or self._asked != self._questions():
             return True

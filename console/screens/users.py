@@ -225,7 +225,8 @@ class UsersPage(TablePage):
         self._on_user(self._disable, wrong={"disabled": "is disabled already; e enables"})
 
     async def _disable(self, row: Row) -> None:
-        email, running = row["email"], self._runs[row["email"]]
+        email = row["email"]
+        running = sum(live["user"] == email for live in self.lodge.link.mirror.rows["live"].values())
         cut = "" if not running else " 1 request ends now." if running == 1 else f" {running} requests end now."
         if await self.lodge.ask_yes(f"Disable {email}?{cut} Sessions end, keys rest."):
             target = UserTarget(email, version=row["version"])
