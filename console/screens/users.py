@@ -273,11 +273,11 @@ class UsersPage(TablePage):
         self._on_user(self._issue)
 
     async def _issue(self, row: Row) -> None:
-        from console.screens.keys import KeysPage
+        from console.screens.key_forms import issue_key
 
         page = await self.lodge.go_to("keys")
-        if isinstance(page, KeysPage):
-            page.issue_to(row["email"])
+        if page is not None:
+            await issue_key(page, row["email"])  # as a part of this action: a second one could not begin yet
 
     def action_limits(self) -> None:
         self._on_user(self._limits)
