@@ -177,8 +177,8 @@ class LivePage(TablePage):
         row_id, line = self.chosen
         if line.group == 2:
             self.say(f"{row_id[:8]} has ended already")
-            return
-        self.begin(self.cancel(row_id, line))
+        elif self.may_change():
+            self.begin(self.cancel(row_id, line))
 
     async def cancel(self, request_id: str, line: LiveLine) -> None:
         """Ask, then end that exchange, whatever the cursor stands on by then."""
