@@ -1,4 +1,4 @@
-"""The lodge end to end: one console in one terminal (tmux), a daemon in a process of its own, from an empty installation.
+"""The lodge end to end: one console in one terminal (tmux), a daemon of its own process, from an empty installation.
 
 What the administrator does is typed; what came of it is read from the terminal, from the clients and from the disk.
 """
@@ -205,9 +205,8 @@ async def shut_her_out(seat: Seat, key: str) -> None:
     assert (await seat.post("/api/chat", ASK | {"stream": False}, key)).status_code in (401, 403)
 
 
-async def test_a_row_appears_is_cancelled_the_daemon_goes_and_comes_back(tmp_path: Path) -> None:
-    """The shortest way: start, a row, `c` `y`, cancelled in the daemon, killed, STALE, started again, LIVE, resize, `q`;
-    the filter and the page are as before."""
+async def test_the_place_is_kept_while_the_daemon_is_away(tmp_path: Path) -> None:
+    """Page and filter are as before when the daemon is back; while it is away nothing is changed, nor asked about."""
     data = tmp_path / "data"
     async with ScriptedUpstream() as upstream, httpx.AsyncClient(timeout=30) as http:
         with Terminal(gatelodge(data / "gatelodge.sock"), tmp_path, size=(80, 24)) as terminal:
