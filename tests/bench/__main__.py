@@ -41,12 +41,6 @@ SHORT = 5.0  # seconds; what measures shorter than this is the short form
 STREAMS = 500
 STREAMS_SHORT = 100
 PARTS = tuple(f"tests.bench.{name}" for name in ("dialects", "admission", "journal", "logins", "console"))
-    "tests.bench.dialects",
-    "tests.bench.admission",
-    "tests.bench.journal",
-    "tests.bench.logins",
-    "tests.bench.console",
-)
 
 
 class Plan(msgspec.Struct, frozen=True):
