@@ -10,8 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from console.cells import cell_len
 from console.screens import TABS
+from console.widgets.vtable import VTable
 from tests import golden
+from tests.rigs.console import frame_of
+from tests.rigs.showcase import showcase
+from tests.rigs.until import until
 
 AGAIN = "if that is meant: python -m tests.golden, and look at what changed"
 
@@ -30,8 +35,6 @@ async def test_every_screen_looks_as_it_was_recorded(tmp_path: Path, size: tuple
     assert {tab.name for tab in TABS} <= set(frames)
     found = [line for name, frame in frames.items() for line in differences(golden.frame_file(name, size), frame)]
     assert not found, "\n".join([AGAIN, *found[:60]])
-    from console.cells import cell_len
-
     for name, frame in frames.items():
         lines = frame.rstrip("\n").split("\n")
         assert len(lines) <= size[1], name
@@ -45,6 +48,15 @@ async def test_the_pictures_are_the_programs_own(tmp_path: Path) -> None:
     changed = [name for name, svg in pictures.items() if differences(golden.picture_file(name), svg)]
     assert not changed, f"{changed}: {AGAIN}"
     assert not any("http" in svg.replace("http://www.w3.org/", "") for svg in pictures.values()), "nothing is fetched"
+
+
+async def test_a_page_that_was_not_told_its_size_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Textual loses a Resize now and then where a page comes into sight while it is busy: the next tick mends it."""
+    monkeypatch.setattr(VTable, "on_resize", lambda table, event: None)
+    async with showcase(tmp_path, size=(80, 24)) as (app, _, _):
+        for tab in TABS:
+            await app.go_to(tab.name)
+            await until(lambda words=golden.PAGES[tab.name]: words in frame_of(app) or app.main.tick(), timeout=30)
 
 
 def test_readme_shows_them() -> None:

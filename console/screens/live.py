@@ -134,6 +134,11 @@ class LivePage(TablePage):
             return 2, -times.from_iso(row.row["ended"])
         return row.group, 0
 
+    def offers(self) -> Sequence[str]:
+        if self.chosen is None:
+            return ()
+        return ("open",) if self.chosen[1].group == 2 else ("open", "cancel")
+
     def nothing(self) -> Sequence[str]:
         mirror = self.lodge.link.mirror
         if mirror.rows["user"]:

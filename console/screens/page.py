@@ -17,6 +17,7 @@ from textual.widget import Widget
 
 from common.protocol import Kind, Request, Verb
 from common.untrusted import clean
+from console.cells import wrap
 from console.client import Refused, Unreachable
 from console.columns import Cell, Column, text_of
 from console.ordering import HOLD, Matcher, held, sorted_ids
@@ -297,7 +298,8 @@ class TablePage(Page):
         if self._empty.display != bool(sentences):
             self._empty.display = bool(sentences)
             self.table.styles.height = 1 if sentences else "1fr"
-        self._empty.show([[clean(sentence)] for sentence in sentences])
+        room = max(20, self.app.size.width - 4)
+        self._empty.show([[line] for sentence in sentences for line in wrap(clean(sentence), room)])
 
     def status(self) -> Line:
         parts: list[Part] = [f"{len(self.table.ids)} of {len(self._rows)}"]
