@@ -148,9 +148,9 @@ async def test_every_box_and_text_of_a_page_is_clean_and_does_nothing(
 async def test_every_box_and_text_of_a_page_with_all_that_is_sharp(
     tmp_path: Path, slipped: list[str], name: str
 ) -> None:
-    """As above, with each string, and a megabyte."""
+    """As above, with every fourth of the sharpest, and a megabyte."""
     tab = next(tab for tab in TABS if tab.name == name)
-    await press_all(tmp_path, tab, [LONG_LINE, *sharpest()], slipped)
+    await press_all(tmp_path, tab, [LONG_LINE, *sharpest()[::4]], slipped)
 
 
 @asynccontextmanager
