@@ -111,7 +111,7 @@ async def _to_file(page: Page, question: AuditExport, path: Path) -> None:
 
 async def verify(page: Page) -> None:
     """Look at the whole journal, as a job."""
-    if not await page.lodge.ask_yes("Verify the whole journal, as a job? It reads every record and every body."):
+    if not await page.lodge.ask_yes("Verify the whole journal, as a job? It reads all of it."):
         return
     row = await page.ask(protocol.JOBS_VERIFY, JobsVerify())
     if row is not None:

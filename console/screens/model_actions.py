@@ -121,7 +121,7 @@ async def drain(page: ModelsPage, row: Row) -> None:
     if row["drained"]:
         page.say(f"{name} is drained already; u takes it back")
         return
-    question = f"Drain {name}? It takes nothing new; {row['running']} running go on, {row['queued']} queued wait."
+    question = f"Drain {name}? It takes nothing new; {row['running']} run on, {row['queued']} wait."
     if await page.lodge.ask_yes(question):
         answer = await page.ask(protocol.UPSTREAMS_DRAIN, UpstreamTarget(name))
         if answer is not None:

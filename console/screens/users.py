@@ -249,7 +249,7 @@ class UsersPage(TablePage):
         email = row["email"]
         role: protocol.Role = "user" if row["role"] == "admin" else "admin"
         question = (
-            f"Make {email} an administrator of the models over HTTP?"
+            f"Make {email} an admin of the models over HTTP?"
             if role == "admin"
             else f"Make {email} an ordinary user again?"
         )

@@ -61,6 +61,7 @@ class ScriptedDaemon:
 
     async def __aenter__(self) -> ScriptedDaemon:
         self._server = await asyncio.start_unix_server(self._connected, str(self.path))
+        self._heart = asyncio.create_task(self._keep_beating())
         return self
 
     async def __aexit__(
@@ -68,9 +69,9 @@ class ScriptedDaemon:
     ) -> None:
         assert self._server is not None
         self._server.close()
-        for connection in self._connections:
+        for connection in (self._heart, *self._connections):
             connection.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
+        await asyncio.gather(self._heart, *self._connections, return_exceptions=True)
         self.watchers.clear()
         await self._server.wait_closed()
 
@@ -101,6 +102,11 @@ class ScriptedDaemon:
     def beat(self) -> None:
         """Nothing changed."""
         self._say(Heartbeat(seq=self.seq))
+
+    async def _keep_beating(self) -> None:
+        while True:
+            await asyncio.sleep(5)
+            self.beat()
 
     def leave(self, reason: str) -> None:
         """Say goodbye to every watcher."""

@@ -91,6 +91,7 @@ def furnish(daemon: ScriptedDaemon) -> None:
         ended_lately=250,
         errors_lately=1,
     )
+    daemon.answers["upstreams/list"] = _upstreams()
     daemon.answers["models/list"] = records.models()
     limits, uses = records.limits()
     daemon.answers["limits/show"] = lambda question: [
