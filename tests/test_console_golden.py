@@ -15,7 +15,7 @@ from console.screens import TABS
 from console.widgets.vtable import VTable
 from tests import golden
 from tests.rigs.console import frame_of
-from tests.rigs.showcase import showcase
+from tests.rigs.showcase import ago, showcase
 from tests.rigs.until import until
 
 AGAIN = "if that is meant: python -m tests.golden, and look at what changed"
@@ -48,6 +48,16 @@ async def test_the_pictures_are_the_programs_own(tmp_path: Path) -> None:
     changed = [name for name, svg in pictures.items() if differences(golden.picture_file(name), svg)]
     assert not changed, f"{changed}: {AGAIN}"
     assert not any("http" in svg.replace("http://www.w3.org/", "") for svg in pictures.values()), "nothing is fetched"
+
+
+async def test_no_figure_of_the_head_is_cut(tmp_path: Path) -> None:
+    """However long somebody has waited: at 80 columns the curve gives way, and `err 0.4%` does not become `err 0`."""
+    async with showcase(tmp_path, size=(80, 24)) as (app, _, daemon):
+        daemon.totals.oldest_queued = ago(7523)
+        daemon.send()
+        await until(lambda: "oldest 2h05m" in frame_of(app) or app.main.tick(), timeout=30)
+        totals = frame_of(app).split("\n")[1]
+        assert totals.endswith("429 3/m   err 0.4%"), totals
 
 
 async def test_a_page_that_was_not_told_its_size_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

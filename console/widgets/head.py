@@ -50,6 +50,9 @@ class Head(Lines):
         self.note()
         self.show([self._who(), self._totals(), self._tabs()])
 
+    def on_resize(self) -> None:
+        self.tick()
+
     def _who(self) -> Line:
         mirror, width = self._link.mirror, self.size.width
         parts: list[Part] = [("gatelodge", TITLE), " ", *_state(self._link)]
