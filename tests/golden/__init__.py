@@ -65,10 +65,12 @@ async def draw(folder: Path, size: tuple[int, int], *, pictures: bool = False) -
             if pictures and scene.name not in SHOWN:
                 continue
             for key in scene.keys:
-                await pilot.press(key)
-                if key.isdigit():
-                    seen = PAGES[next(tab.name for tab in TABS if tab.digit == key)]
-                    await until(lambda wanted=seen: wanted in frame_of(app) or app.main.tick(), timeout=30, what=seen)
+                if not key.isdigit():
+                    await pilot.press(key)
+                    continue
+                page = next(tab.name for tab in TABS if tab.digit == key)
+                await app.go_to(page)
+                await until(lambda words=PAGES[page]: words in frame_of(app) or app.main.tick(), timeout=30, what=page)
             await until(lambda wanted=scene.words: wanted in frame_of(app), timeout=30, what=f"{scene.name} is whole")
             before = ""
             while (frame := frame_of(app)) != before:  # as it stays
@@ -79,7 +81,8 @@ async def draw(folder: Path, size: tuple[int, int], *, pictures: bool = False) -
             drawn[scene.name] = picture(app.export_screenshot(title="gatelodge")) if pictures else frame + "\n"
             while len(app.screen_stack) > 1 or app.prompt.is_asking:
                 await pilot.press("escape")
-            await pilot.press("g")
+            if "j" in scene.keys:
+                await pilot.press("g")
     return drawn
 
 
