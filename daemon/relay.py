@@ -156,19 +156,30 @@ class Gate:
         """Refuse a model that the caller's key is not for; what was asked may match as well as what it means."""
         if caller.may_use(ask.model, route.model):
             return
-        self._refused(caller, route, visit, "model_not_allowed")
+        self._refused(caller, route.model, visit, "model_not_allowed")
         raise not_for_this_key(caller, ask.model)
 
-    def _refused(self, caller: Caller, route: Route, visit: Visit, reason: str) -> None:
+    def foresee(self, caller: Caller, visit: Visit) -> None:
+        """Before a large body is read, refuse what would be refused whatever stands in it: a refusal costs nothing, and
+        reading is what it would cost."""
+        self.admissible()
+        subject = _subject(caller, "", visit)
+        try:
+            self._admission.foresee(subject)
+        except GatewayError as refusal:
+            self._refused(caller, "", visit, str(refusal.detail.get("limit") or refusal.code))
+            raise
+
+    def _refused(self, caller: Caller, model: str, visit: Visit, reason: str) -> None:
         self._journal.refused(
             user_id=caller.user.id,
             user=caller.user.email,
             key_id=caller.key.id if caller.key else None,
             address=visit.address,
-            model=route.model,
+            model=model,
             reason=reason,
         )
-        self.turned_away(caller, visit, route.model, reason)
+        self.turned_away(caller, visit, model, reason)
 
     @asynccontextmanager
     async def _admitted(
@@ -207,18 +218,12 @@ class Gate:
             # Disabled or revoked between identification and here: the cut of their exchanges did not see this one.
             raise Unauthenticated("the credential was revoked a moment ago", code="credential_revoked")
         key = caller.key
-        subject = Subject(
-            user_id=caller.user.id,
-            email=caller.user.email,
-            key_id=key.id if key else None,
-            model=route.model,
-            address=visit.address,
-        )
+        subject = _subject(caller, route.model, visit)
         seats = route.upstream.seats
         try:
             ticket = self._admission.admit(subject, seats)
         except GatewayError as refusal:
-            self._refused(caller, route, visit, str(refusal.detail.get("limit") or refusal.code))
+            self._refused(caller, route.model, visit, str(refusal.detail.get("limit") or refusal.code))
             raise
         exchange = Exchange(
             request_id=visit.request_id,
@@ -468,6 +473,16 @@ class Running:
             return failure.status
         assert self.exchange.state is not None
         return STATUS_OF_END.get(self.exchange.state, 502)
+
+
+def _subject(caller: Caller, model: str, visit: Visit) -> Subject:
+    return Subject(
+        user_id=caller.user.id,
+        email=caller.user.email,
+        key_id=caller.key.id if caller.key else None,
+        model=model,
+        address=visit.address,
+    )
 
 
 def charged_tokens(exchange: Exchange, pieces: int) -> int:

@@ -72,7 +72,10 @@ async def doctor(house: House, _: Actor, __: Nothing) -> list[Finding]:
         )
         for each in house.registry.upstreams
     ]
-    return [*_of_the_last_reload(house), *await examine(house.config, upstreams=upstreams)]
+    return [
+        *_of_the_last_reload(house),
+        *await examine(house.config, upstreams=upstreams, authorizations=house.registry.authorizations),
+    ]
 
 
 def _of_the_last_reload(house: House) -> list[Finding]:

@@ -26,6 +26,7 @@ from daemon.web import base
 from daemon.web.stream import ClientStream
 
 JSON = "application/json; charset=utf-8"
+SMALL = 16 * 1024  # bytes of a body whose reading costs next to nothing
 
 # Makes the reader of a request whose head is there (`bounds.py`).
 Carrier = Callable[[HTTP1Connection, RequestStartLine, HTTPHeaders], "InferenceRequest"]
@@ -116,9 +117,6 @@ class InferenceRequest(HTTPMessageDelegate):
         base.check_reception(headers, house)
         caller = house.access.identify(headers, address=address)
         default = await house.registry.default_model() if self._route.names_a_default else ""
-        pieces, self._body = self._body, []  # not kept for as long as the answer takes
-        ask = self._route.read(b"".join(pieces), default)
-        del pieces
         self._visit = visit = Visit(
             request_id=self._request_id,
             address=address,
@@ -127,6 +125,12 @@ class InferenceRequest(HTTPMessageDelegate):
             user_agent=headers.get("User-Agent", "")[:200],
             received=received,
         )
+        pieces, self._body = self._body, []  # not kept for as long as the answer takes
+        body = b"".join(pieces)
+        if len(body) > SMALL:
+            house.gate.foresee(caller, visit)
+        ask = self._route.read(body, default)
+        del pieces, body
         if self._left:
             visit.left()
         try:

@@ -7,9 +7,10 @@ from daemon.web.base import Handler
 
 
 class Health(Handler):
-    """GET /health: the process runs and answers. Asks nobody else."""
+    """GET /health: the process runs and answers, while it stops, too. Asks nobody else."""
 
     public = True
+    while_stopping = True
 
     async def get(self) -> None:
         self.answer(200, {"status": "ok"})
