@@ -108,7 +108,7 @@ ROWS = (
                 (f"{JOURNAL}::test_large_bodies_are_prepared_beside_the_writer",),
             ),
         ),
-        "50 exchanges under way: p50 0.73 ms, p99 15 ms (python -m tests.bench.journal, a shared virtual disk at load 3.5;"
+        "50 exchanges under way: p50 0.73 ms, p99 15 ms (python -m tests.bench.journal, a shared disk at load 3.5;"
         " quiet 0.66 and 12 ms, at load 6 3.2 and 21 ms)",
     ),
     Row(
@@ -225,7 +225,7 @@ ROWS = (
             ),
         ),
         "10,000 of 10,000 mutations found (pytest -m long tests/test_audit_verify.py, 71 s), 250 in every run; verify"
-        " of 100,000 records with bodies of 4 KiB: 6.3 s at load 3.5 (python -m tests.bench.journal, from 6,280 records;"
+        " of 100,000 records with bodies of 4 KiB: 6.3 s at load 3.5 (python -m tests.bench.journal, from 6,280;"
         " 4.8 s quiet, 15 s at load 6.6)",
     ),
     Row(
