@@ -190,7 +190,8 @@ class VTable(Widget, can_focus=True):
         self._laid_out = self.size.width
         self._layout = choose(self.columns, self.size.width - 1) if self.size.width else []
         self._drawn = []
-        self._settle()
+        if self.size.height:  # out of sight there is nothing to settle into: the place is kept
+            self._settle()
 
     def on_resize(self, _: events.Resize) -> None:
         self.relayout()
