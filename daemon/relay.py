@@ -290,17 +290,13 @@ class Gate:
                 exchange.bytes_out += len(piece)
                 exchange.chunks_out += 1
                 running.answer.append(piece)
-                running.unkept += len(piece)
-                if running.unkept >= PARTIAL_BYTES:
-                    self._grown.set()
+                self._grew(running, len(piece))
                 slow = client.send(piece)
                 if slow is not None:
                     await self._wait_for_client(exchange, slow)
                     watch.touch()
             elif not exchange.stream:
-                running.unkept += len(data)  # gathered for a client that gets it whole
-                if running.unkept >= PARTIAL_BYTES:
-                    self._grown.set()
+                self._grew(running, len(data))  # gathered for a client that gets it whole
             if translator.finished and "content-length" not in response.headers:
                 response.release()
                 break  # with a length announced, that must come true as well: read on
@@ -310,6 +306,12 @@ class Gate:
         exchange.bytes_out += len(end)
         exchange.usage = translator.usage
         return end
+
+    def _grew(self, running: Running, size: int) -> None:
+        """An answer has `size` bytes more to be set down; a fast one is not waited for."""
+        running.unkept += size
+        if running.unkept >= PARTIAL_BYTES:
+            self._grown.set()
 
     async def _wait_for_client(self, exchange: Exchange, slow: Awaitable[None]) -> None:
         try:

@@ -248,7 +248,7 @@ ROWS = (
             ),
             Mutation(
                 "daemon/relay.py",
-                "running.unkept += len(piece)\n",
+                "self._grew(running, len(piece))\n",
                 "pass\n",
                 (f"{SEGMENTS}::test_64_kib_are_set_down_without_waiting_for_the_second[streamed]",),
             ),
