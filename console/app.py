@@ -18,6 +18,7 @@ from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.filter import LineFilter
 from textual.screen import Screen
+from textual.worker import Worker
 
 from common.protocol import STATUS, Nothing
 from common.times import from_iso
@@ -31,6 +32,11 @@ from console.screens.main import MainScreen
 from console.screens.page import Page
 from console.widgets.head import Head
 from console.widgets.prompt import Prompt
+
+MOVING = ("Rows", "Text")  # places of keys that move about
+
+
+TYPED_AHEAD = 2.0  # seconds for which an action that has not asked yet keeps other keys from acting
 
 
 class Lodge(App[None]):
@@ -64,6 +70,9 @@ class Lodge(App[None]):
         self.unfinished: set[str] = set()  # what ends with this program, in words: quitting asks about it
         self.main = MainScreen(self.head)
         self._guard = OutputGuard()
+        self._action: Worker[Any] | None = None
+        self._asked = self._pushed = 0
+        self._began_at = 0.0
         self._tasks: list[asyncio.Task[None]] = []
 
     def as_of(self) -> float:
@@ -110,6 +119,30 @@ class Lodge(App[None]):
         prompt = getattr(self.screen, "prompt", self.main.prompt)
         assert isinstance(prompt, Prompt)
         return prompt
+
+    def may_begin(self) -> bool:
+        """Whether a key may begin an action: not while one that has begun is about to ask.
+
+        On a slow line keys come in one burst: what was typed for a box or a line that is still being opened would
+        otherwise be taken for actions of the page, and a `y` among them for a yes.
+        """
+        if self.main.prompt.has_just_asked or len(self.screen_stack) > 1:
+            return False
+        if self._action is None or self._action.is_finished or self._asked != self._questions():
+            return True
+        return time.monotonic() - self._began_at > TYPED_AHEAD
+
+    def began(self, action: Worker[Any]) -> None:
+        """This is the action that `may_begin` looks at."""
+        self._action, self._asked, self._began_at = action, self._questions(), time.monotonic()
+
+    def _questions(self) -> int:
+        return self._pushed + self.main.prompt.questions
+
+    def push_screen(self, *given: Any, **more: Any) -> Any:
+        """As Textual's; counted, as what lies over the page is a question or an answer."""
+        self._pushed += 1
+        return super().push_screen(*given, **more)
 
     def say(self, sentence: str, level: str = "info") -> None:
         """A sentence in the footer; `level` info, good or bad."""
@@ -169,10 +202,13 @@ class Lodge(App[None]):
         places: dict[str, dict[str, list[str]]] = {}
         for active in self.screen.active_bindings.values():
             binding = active.binding
-            if binding.description and not binding.system and active.enabled:
+            # Those with Ctrl, Shift or Super are Textual's own; terminals and multiplexers take them.
+            its_own = "+" in binding.key or binding.key == "tab"
+            if binding.description and not binding.system and not its_own and active.enabled:
                 keys = places.setdefault(_place(active.node), {}).setdefault(binding.description, [])
                 keys.append(key_name(binding))
-        for place, described in places.items():
+        # What this page alone can do is what one came for; how to move in a list is known from elsewhere.
+        for place, described in sorted(places.items(), key=lambda found: found[0] in MOVING):
             paragraphs += ["", (place, BOLD)]
             paragraphs += [f"  {' '.join(keys):<14}{description}" for description, keys in described.items()]
         paragraphs += ["", ("Every action is a command, too: type : and Tab, or see `gatelodge --help`.", DIM)]

@@ -25,14 +25,19 @@ def age(moment: str | None, now: float) -> str:
     return "?" if at is None else coarse(now - at)
 
 
+_NEVER = 200 * 365 * 86_400.0
+
+
 def time_left(moment: str | None, now: float, *, never: str = "never") -> str:
-    """How long until then: `in 3d`; `over` once it was."""
+    """How long until then: `in 3d`; `over` once it was. A moment centuries away is how some servers say never."""
     if moment is None:
         return never
     at = _seconds(moment)
     if at is None:
         return "?"
     left = at - now
+    if left > _NEVER:
+        return "never"
     return "over" if left <= 0 else f"in {coarse(left)}"
 
 

@@ -15,7 +15,7 @@ import os
 import signal
 import ssl
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -85,7 +85,7 @@ async def serve(config: Config, *, builtin_model: bool, read_again: Callable[[],
                 return 0
             asked.started = True
             if read_again is not None:
-                stack.push_async_callback(_ended, asyncio.create_task(_reload_when_asked(house, asked, read_again)))
+                stack.push_async_callback(_ended, _in_background(_reload_when_asked(house, asked, read_again)))
             which = await asked.to_stop
             # Ctrl-C is typed by somebody who waits; SIGTERM comes from a machine that gives time.
             patience = 0.0 if which is signal.SIGINT else house.config.deadlines.shutdown
@@ -370,7 +370,7 @@ def _connect(stack: AsyncExitStack, house: House) -> None:
         house.keeping.run(),
         keep_added_up(house.database),
     ):
-        stack.push_async_callback(_ended, asyncio.create_task(work))
+        stack.push_async_callback(_ended, _in_background(work))
 
 
 def _check_doors(config: Config) -> None:
@@ -442,11 +442,21 @@ def _why_not_listening(host: str, port: int, error: OSError) -> str:
     )
 
 
+def _in_background(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """Begin it; a failure is told when it happens, not when the daemon stops."""
+    task = asyncio.create_task(work)
+    task.add_done_callback(_told)
+    return task
+
+
+def _told(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log.error("a background task failed", exc_info=task.exception())
+
+
 async def _ended(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.wait({task})
-    if not task.cancelled() and task.exception() is not None:
-        log.error("a background task had failed", exc_info=task.exception())
 
 
 def _say(words: str) -> None:

@@ -39,6 +39,7 @@ class Disk:
         """A write found no room. The reserve is not for requests."""
         self._is_full = True
         self._ballast.release()
+        self._free = shutil.disk_usage(self._data).free
 
     def look(self) -> None:
         """See how much is free, and what that means for the reserve."""
@@ -56,7 +57,8 @@ class Disk:
             await asyncio.sleep(LOOK_EVERY)
 
     def _words(self) -> str:
+        wanted = max(self.min_free, 2 * self._ballast.size)
         return (
-            f"the gateway's disk is nearly full ({self._free >> 20} MiB free, {self.min_free >> 20} MiB wanted): "
+            f"the gateway's disk is nearly full ({self._free >> 20} MiB free, {wanted >> 20} MiB wanted): "
             "nothing can be recorded, so nothing is served; its administrator must free space"
         )

@@ -13,7 +13,7 @@ import sqlite3
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from functools import partial
@@ -38,8 +38,15 @@ ENOUGH_FILES = 4096
 CERTIFICATE_DAYS = 14
 
 
-async def examine(config: Config, *, upstreams: Sequence[UpstreamConfig] | None = None) -> list[Finding]:
-    """Everything that can be looked at, in a fixed order. `upstreams`: those that a running daemon chose."""
+async def examine(
+    config: Config,
+    *,
+    upstreams: Sequence[UpstreamConfig] | None = None,
+    authorizations: Mapping[str, str] | None = None,
+) -> list[Finding]:
+    """Everything that can be looked at, in a fixed order. `upstreams`: those that a running daemon chose, with the
+    headers by which it shows itself to them."""
+    shown = authorizations or {}
     if upstreams is None:
         upstreams = await asyncio.to_thread(_upstreams_of, config)
     looks: list[Callable[[], Iterator[Finding]]] = [
@@ -51,7 +58,10 @@ async def examine(config: Config, *, upstreams: Sequence[UpstreamConfig] | None 
         file_limit,
         partial(transport, config),
         partial(database, config.data),
-        *(partial(examine_upstream, upstream, _probed(config.data, upstream.name)) for upstream in upstreams),
+        *(
+            partial(examine_upstream, upstream, _probed(config.data, upstream.name), shown.get(upstream.name, ""))
+            for upstream in upstreams
+        ),
     ]
     found = await asyncio.gather(*(asyncio.to_thread(_findings, look) for look in looks))
     return [finding for findings in found for finding in findings]

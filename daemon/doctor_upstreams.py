@@ -22,15 +22,16 @@ _LISTEN = "0A"
 TCP_TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 
 
-def examine_upstream(upstream: UpstreamConfig, probed: int | None) -> Iterator[Finding]:
-    """`probed`: how many requests it really ran at once, where that was ever found out."""
+def examine_upstream(upstream: UpstreamConfig, probed: int | None, authorization: str = "") -> Iterator[Finding]:
+    """`probed`: how many requests it really ran at once, where that was ever found out. `authorization`: the header by
+    which the daemon shows itself to it."""
     subject = f"upstream {upstream.name}"
     if upstream.is_cloud:
         words = f"{upstream.url} is outside of this network: asked only once it is enabled, and not by the doctor"
         yield Finding(subject, "note", words, "gatelodge upstreams list says how it is doing")
         return
     try:
-        words = _greeting(upstream)
+        words = _greeting(upstream, authorization)
     except (OSError, http.client.HTTPException, ValueError) as error:
         start = "start it (systemctl start ollama)" if upstream.kind == "ollama" else "start it"
         yield Finding(
@@ -141,7 +142,7 @@ def _is_here(host: str) -> bool:
     return True
 
 
-def _greeting(upstream: UpstreamConfig) -> str:
+def _greeting(upstream: UpstreamConfig, authorization: str) -> str:
     """What it says of itself. OSError, HTTPException or ValueError where that is not what its kind would say."""
     parts = urlsplit(upstream.url)
     connection: http.client.HTTPConnection
@@ -152,7 +153,8 @@ def _greeting(upstream: UpstreamConfig) -> str:
         connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=PATIENCE)
     path, field = ("/api/version", "version") if upstream.kind == "ollama" else ("/v1/models", "data")
     try:
-        connection.request("GET", path, headers={"Connection": "close"})
+        shown = {"Authorization": authorization} if authorization else {}
+        connection.request("GET", path, headers={"Connection": "close", **shown})
         response = connection.getresponse()
         body = response.read(1024 * 1024)
     finally:

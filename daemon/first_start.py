@@ -45,8 +45,8 @@ async def greet(house: House, *, out: TextIO | None = None) -> None:
         f"  curl -N {url}/api/chat -H \"Authorization: Bearer {told}\" -d '{data}'",
         "",
         "Watch and administer from a second terminal:",
-        f"  {_command(socket)} live --watch",
-        f"  {_command(socket)} --help",
+        f"  {_command(socket)}          the console",
+        f"  {_command(socket)} --help   its commands",
         "",
     ]
     if any(upstream.name == "builtin" for upstream in house.registry.upstreams):

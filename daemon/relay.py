@@ -172,12 +172,12 @@ class Gate:
             if caller.may_use(ask.model, route.model) and (caller.user.cloud or not route.leaves_lan)
         ]
         if not permitted:
-            self._refused(caller, routes[0], visit, "model_not_allowed")
+            self._refused(caller, routes[0].model, visit, "model_not_allowed")
             raise not_for_this_key(caller, ask.model)
         # Those that rest are the last ones: where the first one does, all do.
         rests = permitted[0].upstream.rests(permitted[0].model)
         if rests:
-            self._refused(caller, permitted[0], visit, Resting.code)
+            self._refused(caller, permitted[0].model, visit, Resting.code)
             raise _resting(permitted[0])
         return permitted
 
@@ -208,16 +208,27 @@ class Gate:
         exchange.estimated_wait = running.place.estimated_wait
         self.changed(exchange)
 
-    def _refused(self, caller: Caller, route: Route, visit: Visit, reason: str) -> None:
+    def foresee(self, caller: Caller, visit: Visit) -> None:
+        """Before a large body is read, refuse what would be refused whatever stands in it: a refusal costs nothing, and
+        reading is what it would cost."""
+        self.admissible()
+        subject = _subject(caller, "", visit)
+        try:
+            self._admission.foresee(subject)
+        except GatewayError as refusal:
+            self._refused(caller, "", visit, str(refusal.detail.get("limit") or refusal.code))
+            raise
+
+    def _refused(self, caller: Caller, model: str, visit: Visit, reason: str) -> None:
         self._journal.refused(
             user_id=caller.user.id,
             user=caller.user.email,
             key_id=caller.key.id if caller.key else None,
             address=visit.address,
-            model=route.model,
+            model=model,
             reason=reason,
         )
-        self.turned_away(caller, visit, route.model, reason)
+        self.turned_away(caller, visit, model, reason)
 
     @asynccontextmanager
     async def _admitted(
@@ -257,18 +268,12 @@ class Gate:
             # Disabled or revoked between identification and here: the cut of their exchanges did not see this one.
             raise Unauthenticated("the credential was revoked a moment ago", code="credential_revoked")
         key = caller.key
-        subject = Subject(
-            user_id=caller.user.id,
-            email=caller.user.email,
-            key_id=key.id if key else None,
-            model=route.model,
-            address=visit.address,
-        )
+        subject = _subject(caller, route.model, visit)
         seats = route.upstream.seats
         try:
             ticket = self._admission.admit(subject, seats)
         except GatewayError as refusal:
-            self._refused(caller, route, visit, str(refusal.detail.get("limit") or refusal.code))
+            self._refused(caller, route.model, visit, str(refusal.detail.get("limit") or refusal.code))
             raise
         exchange = Exchange(
             request_id=visit.request_id,
@@ -341,17 +346,13 @@ class Gate:
                 exchange.bytes_out += len(piece)
                 exchange.chunks_out += 1
                 running.answer.append(piece)
-                running.unkept += len(piece)
-                if running.unkept >= PARTIAL_BYTES:
-                    self._grown.set()
+                self._grew(running, len(piece))
                 slow = client.send(piece)
                 if slow is not None:
                     await self._wait_for_client(exchange, slow)
                     watch.touch()
             elif not exchange.stream:
-                running.unkept += len(data)  # gathered for a client that gets it whole
-                if running.unkept >= PARTIAL_BYTES:
-                    self._grown.set()
+                self._grew(running, len(data))  # gathered for a client that gets it whole
             if translator.finished and "content-length" not in response.headers:
                 response.release()
                 break  # with a length announced, that must come true as well: read on
@@ -361,6 +362,12 @@ class Gate:
         exchange.bytes_out += len(end)
         exchange.usage = translator.usage
         return end
+
+    def _grew(self, running: Running, size: int) -> None:
+        """An answer has `size` bytes more to be set down; a fast one is not waited for."""
+        running.unkept += size
+        if running.unkept >= PARTIAL_BYTES:
+            self._grown.set()
 
     async def _wait_for_client(self, exchange: Exchange, slow: Awaitable[None]) -> None:
         try:
@@ -561,6 +568,16 @@ class Running:
             return failure.status
         assert self.exchange.state is not None
         return STATUS_OF_END.get(self.exchange.state, 502)
+
+
+def _subject(caller: Caller, model: str, visit: Visit) -> Subject:
+    return Subject(
+        user_id=caller.user.id,
+        email=caller.user.email,
+        key_id=caller.key.id if caller.key else None,
+        model=model,
+        address=visit.address,
+    )
 
 
 def charged_tokens(exchange: Exchange, pieces: int) -> int:

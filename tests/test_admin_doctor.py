@@ -83,6 +83,14 @@ async def test_an_ollama_that_answers_is_told_with_its_version() -> None:
     assert "probe gpu" in only(of_upstream, "note").advice
 
 
+async def test_the_doctor_shows_itself_as_the_daemon_does() -> None:
+    """The built-in engine answers only who shows its key: a healthy first start has no error."""
+    async with ScriptedUpstream() as upstream:
+        config = UpstreamConfig(name="gpu", kind="openai", url=upstream.url)
+        await asyncio.to_thread(list, examine_upstream(config, probed=2, authorization="Bearer drawn"))
+    assert upstream.requests[-1].headers["authorization"] == "Bearer drawn"
+
+
 async def test_one_model_is_told_in_the_singular() -> None:
     """An OpenAI-compatible server is told with the number of its models."""
     for models, words in ((("one",), "answers: 1 model"), (("one", "two"), "answers: 2 models")):

@@ -236,3 +236,4 @@ def test_moments_as_spans_from_now() -> None:
     assert moments.time_left("2027-01-15T09:00:00.000000Z", NOW) == "in 1h"
     assert moments.time_left("2027-01-15T07:00:00.000000Z", NOW) == "over"
     assert moments.time_left(None, NOW) == "never"
+    assert moments.time_left("9999-12-31T23:59:59Z", NOW) == "never"  # how llama.cpp's models and Go say it

@@ -87,7 +87,7 @@ async def test_drain_asks_and_undrain_takes_it_back(tmp_path: Path) -> None:
     """The footer offers what makes sense; the daemon keeps it."""
     async with models_page(tmp_path) as seat:
         await seat.press("g", "d")
-        await seat.sees("Drain up? It takes nothing new; 0 running go on")
+        await seat.sees("Drain up? It takes nothing new; 0 run on, 0 wait")
         await seat.press("y")
         await seat.sees("up is drained", "drained  ", "u Undrain")
         assert seat.office.gate.house.registry.upstream("up").seats.draining

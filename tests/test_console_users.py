@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from textual import events
 from textual.widgets import Input
 
 from common import protocol
@@ -343,3 +344,23 @@ async def test_hostile_words_of_others_stay_words(tmp_path: Path) -> None:
             await seat.pilot.pause()
         assert "\x1b" not in seat.frame()
         assert seat.app.is_running
+
+
+async def test_what_is_typed_ahead_of_a_box_does_nothing_to_anybody(tmp_path: Path) -> None:
+    """On a slow line keys come in one burst: those for a box that is still being opened are no actions of the page."""
+    async with users_page(tmp_path) as seat:
+        await choose(seat, "mia@example.org")
+        for key in ("c", "d", "a", "i", "s", "y", "q", "3"):  # `c`, then an address: before the form stands there
+            seat.app.post_message(events.Key(key, key))
+        await seat.sees("Create a user")
+        await seat.press("escape")
+        await seat.loses("Create a user")
+        await seat.sees("[2 Users]")
+        assert "[y]" not in seat.frame()
+        for key in ("n", "d", "y"):
+            seat.app.post_message(events.Key(key, key))
+        await seat.sees("Notes on mia@example.org")
+        await seat.press("escape")
+        await seat.loses("Notes on")
+        assert user(seat, "mia@example.org")["status"] == "active"
+        assert "users disable" not in verbs(seat)

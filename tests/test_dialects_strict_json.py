@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 
 from common.errors import BadRequest
 from daemon.dialects import strict_json
-from daemon.dialects.strict_json import MAX_DEPTH, MAX_VALUES, canonicalise, parse, read
+from daemon.dialects.strict_json import (
+    MAX_CONTAINERS,
+    MAX_DEPTH,
+    MAX_ESCAPED_COLONS,
+    MAX_VALUES,
+    canonicalise,
+    parse,
+    read,
+)
 
 SUITE = Path(__file__).parent / "vectors" / "jsontestsuite" / "test_parsing"
 DUPLICATES = {"y_object_duplicated_key.json", "y_object_duplicated_key_and_value.json"}
@@ -128,12 +136,36 @@ def test_depth_is_bounded():
     refused(b"[" * 100_000)
 
 
+def test_a_body_of_too_many_objects_and_lists_is_refused_before_it_is_read(monkeypatch: pytest.MonkeyPatch):
+    """Each is looked into by itself: what nests costs more than what does not. Braces in a text are none."""
+    text = b'{"prompt":"' + b"{}[]" * MAX_CONTAINERS + b'"}'
+    assert parse(text)["prompt"].startswith("{}[]")
+    monkeypatch.setattr(strict_json.msgspec.json, "decode", pytest.fail)
+    nest = b"[" * 58 + b"]" * 58
+    assert "objects and lists" in refused(b'{"x":[' + b",".join([nest] * (MAX_CONTAINERS // 58 + 1)) + b"]}")
+    assert "objects and lists" in refused(b"[" + b'{"role":"user"},' * MAX_CONTAINERS + b"1]")
+
+
+@pytest.mark.parametrize("backslashes", range(4))
+def test_colons_written_as_escapes_are_told_from_escaped_backslashes(backslashes: int):
+    """Either way the body is read for what it says, and no key is taken for two."""
+    body = b'{"a":"' + rb"\\" * backslashes + rb"\u003a" + rb"\\u003A" + b'"}'
+    assert parse(body) == {"a": "\\" * backslashes + ":" + r"\u003A"}
+
+
+def test_escapes_are_bounded_where_each_is_looked_for():
+    """No encoder writes colons so; line ends and quotes as escapes are as many as anybody likes."""
+    assert parse(rb'{"a":"\u003a' + rb"\n" * 1_000_000 + b'"}')["a"].count("\n") == 1_000_000
+    assert "escapes" in refused(b'{"a":"' + rb"\u003a" * (MAX_ESCAPED_COLONS + 1) + b'"}')
+    assert "backslashes" in refused(b'{"a":"' + rb"\\" * 1_000 + rb"\u003a" + b'"}')
+
+
 def test_a_body_of_too_many_values_is_refused_before_it_is_read(monkeypatch: pytest.MonkeyPatch):
     """Ten million empty lists would hold every stream for seconds; as many commas in a prompt are nothing special."""
     text = b'{"prompt":"' + b'[,]{\\",' * (MAX_VALUES // 4) + b'"}'
     assert parse(text)["prompt"].startswith('[,]{",')
     monkeypatch.setattr(strict_json.msgspec.json, "decode", pytest.fail)
-    assert "values" in refused(b"[" + b"[]," * MAX_VALUES + b"1]")
+    assert "values" in refused(b"[" + b"1," * MAX_VALUES + b"1]")
     assert "values" in refused(b'["' + b'\\",' * MAX_VALUES + b'",' + b"1," * MAX_VALUES)
 
 

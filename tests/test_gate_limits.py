@@ -193,3 +193,16 @@ async def test_refusals_are_on_record_counted_by_reason(tmp_path: Path, upstream
             ("ana@example.org", "smollm2:135m", "requests_per_minute, 5 times"),
             ("joe@example.org", "smollm2:135m", "model_not_allowed, once"),
         }
+
+
+async def test_a_full_window_is_told_before_a_large_body_is_read(tmp_path: Path, upstream: ScriptedUpstream) -> None:
+    """Reading is what a refusal would cost the gate: nonsense of a caller whose window is full is 429, not 400."""
+    nonsense = b"[" + b"x" * 100_000
+    async with gatehouse(tmp_path, upstream) as gate:
+        await gate.house.limits.set(ADMIN, "ana@example.org", {"requests_per_minute": 1})
+        assert (await gate.post("/api/chat", nonsense)).status_code == 400
+        assert (await gate.chat()).status_code == 200
+        refused = await gate.post("/api/chat", nonsense)
+        assert refused.status_code == 429
+        assert int(refused.headers["retry-after"]) > 0
+        assert refused.json()["limit"] == "requests_per_minute"

@@ -473,3 +473,10 @@ async def test_refusals_are_counted_for_metrics(tmp_path: Path, upstream: Script
         assert "gatelodge_unauthenticated_total 1.0" in page
         assert "gatelodge_refused_total 2.0" in page
         assert "glk_nobody" not in page
+
+
+async def test_health_answers_while_a_stop_waits_for_what_runs(gate: Gatehouse) -> None:
+    """Whoever restarts what does not answer must not cut the streams that a stop lets run; all else is 503."""
+    gate.house.stopping = True
+    assert (await gate.http.get(gate.url + "/health")).status_code == 200
+    assert (await gate.get("/api/tags")).status_code == 503

@@ -8,6 +8,7 @@ import random
 import sqlite3
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,9 @@ from common.errors import BadRequest, Unavailable
 from common.protocol import Usage, UsageBy, UsageRequest
 from common.times import iso
 from daemon import usage as page
+from daemon.audit.recovery import close_crashed
 from daemon.exchange import EndState
+from daemon.store.partials import Progress
 from daemon.store.usage import HOUR
 from daemon.usage import add_up, usage
 from tests.rigs.journals import ANA, BEN, Desk, desk_in
@@ -237,3 +240,18 @@ async def test_usage_on_the_command_line(office: Office) -> None:
     rows = list(csv.DictReader(io.StringIO((await office.done("usage", "--csv", "--user", "ana@example.org")).stdout)))
     assert [(row["name"], row["requests"], row["ok"]) for row in rows] == [("ana@example.org", "3", "3")]
     assert (await office.cli("usage", "--top", "0")).exit_code == 2
+
+
+async def test_what_crashed_counts_though_nobody_knows_its_end(tmp_path: Path) -> None:
+    """Where a group has nothing but crashed exchanges, too: an error, without GPU time, and the hours go on."""
+    async with desk_in(tmp_path) as desk:
+        exchange = desk.exchange(received=NOW - HOUR)
+        await desk.journal.opened(exchange)
+        await desk.journal.flush_partials([], [Progress(exchange.request_id, NOW - HOUR + 1, None)])
+        crashed = partial(close_crashed, 10, at_us=NOW, clock_us=NOW)
+        assert await desk.database.write(crashed) == 1
+        question = UsageRequest(since=iso(NOW - 3 * HOUR), until=iso(NOW))
+        for _ in range(2):  # from the records, then from the hours
+            answer = await usage(desk.database, question, now_us=NOW)
+            assert (answer.total.requests, answer.total.errors, answer.total.gpu_seconds) == (1, 1, 0)
+            await add_up(desk.database)

@@ -56,14 +56,16 @@ class AdministratorsScreen(Overlay):
             return
         self._records += rows
         self._complete = len(rows) < AT_ONCE
-        lines: list[Part] = [(f"{'WHEN':<21}{'WHO':<12} {'VERB':<22} TARGET, DETAIL", BOLD)]
-        lines += [line_of(each) for each in self._records]
+        lines: list[Part] = [(f"{'WHEN':<21}{'WHO':<12} {'VERB':<22} TARGET", BOLD)]
+        for each in self._records:
+            lines.append(line_of(each))
+            if each.detail:
+                lines.append((f"    {clean(msgspec.json.encode(each.detail).decode())}", DIM))
         lines.append(("That is all." if self._complete else "m: older ones", DIM))
         self.view.show(lines)
 
 
 def line_of(record: AdminRecord) -> str:
-    """One record in one line."""
-    detail = msgspec.json.encode(record.detail).decode() if record.detail else ""
+    """One record in one line; its detail stands below it."""
     who, verb = fit(clean(record.actor), 12), fit(clean(record.verb), 22)
-    return clean(f"{day_and_time(record.timestamp)} {who} {verb} {record.target} {detail}").rstrip()
+    return clean(f"{day_and_time(record.timestamp)} {who} {verb} {record.target}").rstrip()

@@ -18,18 +18,17 @@ import msgspec
 from textual.binding import Binding, BindingType
 from textual.worker import Worker
 
-from common import protocol, times
+from common import protocol
 from common.protocol import AuditFilter, AuditSearch
 from common.untrusted import clean
-from console.cells import wrap
 from console.client import Refused, Unreachable
-from console.columns import Cell, Column
-from console.figures import count
+from console.columns import Cell
 from console.found import Found
 from console.mirror import Row, cleaned
 from console.moments import day_and_time
-from console.palette import BAD, BOLD, DIM, PLAIN, WARNING
+from console.palette import BAD, DIM, WARNING
 from console.screens import job_forms
+from console.screens.audit_rows import COLUMNS, detail_lines
 from console.screens.page import TablePage, why
 from console.searching import completions, is_scan, problem_of, read_search
 from console.widgets.lines import Line, Part
@@ -38,47 +37,14 @@ from console.widgets.vtable import VTable
 
 AWAY = "nothing can be searched while the daemon is away; what was found stays"
 AHEAD = 2  # pages of the screen that stand ready below the cursor
-QUIET = ("ok", "client_left")
 HERE = ("sort", "reverse", "pause")  # of every table, but not of one that the daemon orders
-
-
-def _state(row: Row) -> Cell:
-    state = row["state"] or "running"
-    if state in QUIET:
-        return state, PLAIN if state == "ok" else DIM
-    return state, WARNING if state in ("running", "refused") else BAD
-
-
-def _words(row: Row) -> Cell:
-    """What was refused has no prompt in the audit: why it was refused is what one looks for."""
-    return (row["error"], DIM) if row["state"] == "refused" and row["error"] else row["prompt"]
-
-
-def took(row: Row) -> str:
-    """From received to ended."""
-    if row["ended"] is None:
-        return "-"
-    seconds = (times.from_iso(row["ended"]) - times.from_iso(row["received"])) / 1e6
-    return f"{seconds:.1f}s" if seconds < 10 else times.short(seconds)
 
 
 class AuditPage(TablePage):
     """A search of the journal."""
 
     NOUN = "exchanges"
-    COLUMNS: Sequence[Column] = (
-        Column("RECEIVED (UTC)", lambda row: f"{row['received'][5:10]} {row['received'][11:19]}", 14),
-        Column("STATE", _state, 11, most=18),
-        Column("USER", lambda row: row["user"], 15, most=28),
-        Column("MODEL", lambda row: row["model"], 12, most=24, rank=1),
-        Column("OUT", lambda row: count(row["tokens_out"]), 5, right=True, rank=2),
-        Column("PROMPT", _words, 22, most=90),
-        Column("IN", lambda row: count(row["tokens_in"]), 5, right=True, rank=5),
-        Column("TOOK", took, 6, right=True, rank=3),
-        Column("CLIENT", lambda row: row["client_label"] or "-", 8, most=14, rank=4),
-        Column("ADDRESS", lambda row: row["address"], 11, most=15, rank=6),
-        Column("LOG ID", lambda row: str(row["log_id"]), 7, right=True, rank=7),
-    )
+    COLUMNS = COLUMNS
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "open", "Read"),
         Binding("slash", "search", "Search", key_display="/"),
@@ -167,31 +133,7 @@ class AuditPage(TablePage):
         return parts
 
     def detail(self, row: Row) -> Sequence[Line]:
-        pairs = [
-            ("state", row["state"] or "running"),
-            ("error", row["error"]),
-            ("user", row["user"]),
-            ("model", row["model"]),
-            ("received", day_and_time(row["received"])),
-            ("took", took(row)),
-            ("tokens", f"{count(row['tokens_in'])} in, {count(row['tokens_out'])} out"),
-            ("client", row["client_label"]),
-            ("key", row["key"]),
-            ("address", row["address"]),
-            ("route", row["route"]),
-            ("upstream", row["upstream"]),
-            ("request", row["request_id"]),
-            ("log id", str(row["log_id"])),
-        ]
-        lines: list[list[Part]] = [[("EXCHANGE", BOLD)]]
-        for name, value in pairs:
-            if value:
-                for n, piece in enumerate(wrap(str(value), 44 - 10)):
-                    lines.append([(f"{name if n == 0 else '':<10}", DIM), piece])
-        if row["prompt"]:
-            lines += [[], [("PROMPT, its beginning", BOLD)]]
-            lines += [[piece] for piece in wrap(row["prompt"], 44)]
-        return lines
+        return detail_lines(row)
 
     # -- searching -----------------------------------------------------------------------------------------------------
 
@@ -360,10 +302,12 @@ class AuditPage(TablePage):
         self.app.push_screen(AuditedScreen(self.chosen[1]["log_id"]))
 
     def action_export(self) -> None:
-        self.begin(job_forms.export(self, self._filter_text))
+        if self.may_change():
+            self.begin(job_forms.export(self, self._filter_text))
 
     def action_verify(self) -> None:
-        self.begin(job_forms.verify(self))
+        if self.may_change():
+            self.begin(job_forms.verify(self))
 
     def action_administrators(self) -> None:
         from console.screens.administrators import AdministratorsScreen

@@ -163,6 +163,7 @@ def text_of(exchange: AuditExchange, chain: list[Paragraph], *, thinking: bool =
         ("before", ", ".join(f"{each.upstream}: {each.error}" for each in exchange.tried)),
         ("tokens", f"{counted[0]} in, {counted[1]} out, {exchange.bytes_out or 0:,} bytes sent"),
         ("cost", "" if exchange.cost is None else f"{exchange.cost} {exchange.currency}"),
+        ("received", day_and_time(exchange.received)),
         ("timings", timings(exchange)),
     ]
     if not exchange.request_id:  # refusals: of one caller, reason and minute
@@ -221,9 +222,9 @@ def _vectors(answer: dict[str, Any]) -> str:
 
 
 def timings(exchange: AuditExchange) -> str:
-    """When it was received, and how long after that what happened."""
+    """How long after it was received what happened."""
     start = times.from_iso(exchange.received)
-    parts = [f"received {day_and_time(exchange.received)}"]
+    parts = []
     for name in ("admitted", "seated", "first_byte", "ended"):
         moment = getattr(exchange, name)
         if moment is not None:
@@ -254,5 +255,5 @@ def chain_lines(position: ChainPosition | None, problem: str) -> list[Paragraph]
     if seal is None:
         lines.append(("          not sealed yet: a signed checkpoint follows within a minute", DIM))
     else:
-        lines.append(f"          sealed by checkpoint {seal.seq} of {day_and_time(seal.at)}, key {clean(seal.key)}")
+        lines.append(f"          sealed by {seal.seq} of {day_and_time(seal.at)}, key {clean(seal.key)}")
     return lines

@@ -1,7 +1,7 @@
 """What begins a job, from whichever page: an export, a look at the whole journal, retention.
 
 Rule: before anything is erased a box says what, since when and what stays; its default is No. The job is the daemon's:
-none of this waits for its end.
+none of this waits for its end. Whether anything may be changed now is asked by the key (`Page.may_change`).
 """
 
 from __future__ import annotations
@@ -65,8 +65,7 @@ async def export(page: Page, search: str = "") -> None:
         row = await page.attempt(protocol.JOBS_EXPORT, JobsExport(filter=wanted, format=form))
         page.say(f"job {row.id} exports {row.target} in the daemon: 8 shows how far it is", "good")
 
-    if page.may_change():
-        await page.fill_until_done("Export exchanges", fields, text, begin)
+    await page.fill_until_done("Export exchanges", fields, text, begin)
 
 
 def _what(text: str) -> str:
@@ -112,9 +111,7 @@ async def _to_file(page: Page, question: AuditExport, path: Path) -> None:
 
 async def verify(page: Page) -> None:
     """Look at the whole journal, as a job."""
-    if not page.may_change():
-        return
-    if not await page.lodge.ask_yes("Verify the whole journal, as a job? It reads every record and every body."):
+    if not await page.lodge.ask_yes("Verify the whole journal, as a job? It reads all of it."):
         return
     row = await page.ask(protocol.JOBS_VERIFY, JobsVerify())
     if row is not None:
@@ -123,8 +120,6 @@ async def verify(page: Page) -> None:
 
 async def retention(page: Page) -> None:
     """Erase old bodies: before when, then what that means, then begin."""
-    if not page.may_change():
-        return
     fields = [
         Field("before", "Older than", "90d", hint=_before, check=a_moment),
         Field("exported", "Exported already", "n", hint="y: write no new file", check=entries.yes_or_no),

@@ -146,13 +146,16 @@ class JobsPage(TablePage):
             self.say(f"job {job_id} is {answer.state}")
 
     def action_export(self) -> None:
-        self.begin(job_forms.export(self))
+        if self.may_change():
+            self.begin(job_forms.export(self))
 
     def action_verify(self) -> None:
-        self.begin(job_forms.verify(self))
+        if self.may_change():
+            self.begin(job_forms.verify(self))
 
     def action_retention(self) -> None:
-        self.begin(job_forms.retention(self))
+        if self.may_change():
+            self.begin(job_forms.retention(self))
 
     def action_copy(self) -> None:
         if self.chosen is None:

@@ -134,6 +134,11 @@ class LivePage(TablePage):
             return 2, -times.from_iso(row.row["ended"])
         return row.group, 0
 
+    def offers(self) -> Sequence[str]:
+        if self.chosen is None:
+            return ()
+        return ("open",) if self.chosen[1].group == 2 else ("open", "cancel")
+
     def nothing(self) -> Sequence[str]:
         mirror = self.lodge.link.mirror
         if mirror.rows["user"]:
@@ -177,8 +182,8 @@ class LivePage(TablePage):
         row_id, line = self.chosen
         if line.group == 2:
             self.say(f"{row_id[:8]} has ended already")
-            return
-        self.begin(self.cancel(row_id, line))
+        elif self.may_change():
+            self.begin(self.cancel(row_id, line))
 
     async def cancel(self, request_id: str, line: LiveLine) -> None:
         """Ask, then end that exchange, whatever the cursor stands on by then."""

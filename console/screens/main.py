@@ -51,7 +51,7 @@ class MainScreen(Screen[None]):
         Binding("question_mark", "help", "Help", key_display="?"),
         Binding("escape", "back", "Drop the filter", show=False),
         Binding("r", "retry", "Try again now", show=False),
-        Binding("q", "app.quit", "Quit"),
+        Binding("q", "leave", "Quit"),
     ]
 
     def __init__(self, head: Head) -> None:
@@ -201,7 +201,12 @@ class MainScreen(Screen[None]):
     # -- keys ----------------------------------------------------------------------------------------------------------
 
     async def action_page(self, name: str) -> None:
-        await self.go_to(name)
+        if self.lodge.may_begin():
+            await self.go_to(name)
+
+    async def action_leave(self) -> None:
+        if self.lodge.may_begin():
+            await self.lodge.action_quit()  # asks where something would end with this program
 
     def action_back(self) -> None:
         self.prompt.say("")
@@ -217,7 +222,8 @@ class MainScreen(Screen[None]):
         self.lodge.show_help()
 
     def action_command(self) -> None:
-        self.run_worker(self._type_command(), group="command", exclusive=True)
+        if self.lodge.may_begin():
+            self.lodge.began(self.run_worker(self._type_command(), group="command", exclusive=True))
 
     async def _type_command(self) -> None:
         from console.commandline import CommandLine

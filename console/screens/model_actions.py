@@ -121,7 +121,7 @@ async def drain(page: ModelsPage, row: Row) -> None:
     if row["drained"]:
         page.say(f"{name} is drained already; u takes it back")
         return
-    question = f"Drain {name}? It takes nothing new; {row['running']} running go on, {row['queued']} queued wait."
+    question = f"Drain {name}? It takes nothing new; {row['running']} run on, {row['queued']} wait."
     if await page.lodge.ask_yes(question):
         answer = await page.ask(protocol.UPSTREAMS_DRAIN, UpstreamTarget(name))
         if answer is not None:
@@ -138,7 +138,7 @@ async def undrain(page: ModelsPage, row: Row) -> None:
 async def probe(page: ModelsPage, row: Row) -> None:
     """How many really run at once; and whether that is to be its seats."""
     name = row["name"]
-    if not await page.lodge.ask_yes(f"Probe {name}? Tiny generations, side by side, find out how many run at once."):
+    if not await page.lodge.ask_yes(f"Probe {name}? Tiny requests tell how many really run at once."):
         return
     page.say(f"probing {name} …")
     answer = await page.ask(protocol.UPSTREAMS_PROBE, UpstreamTarget(name))

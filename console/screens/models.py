@@ -12,97 +12,23 @@ from functools import partial
 from typing import Any, ClassVar
 
 import msgspec
-from rich.style import Style
 from textual.binding import Binding, BindingType
 from textual.worker import Worker
 
-from common import protocol, times
+from common import protocol
 from common.protocol import ModelsList, ModelTarget
 from common.untrusted import clean
 from console.cells import wrap
 from console.client import Refused, Unreachable
-from console.columns import Column
-from console.figures import bytes_of, progress
 from console.mirror import Row, cleaned
-from console.moments import age, time_left
-from console.palette import BAD, BOLD, DIM, GOOD, PLAIN, WAITING, WARNING
+from console.palette import BAD, BOLD, DIM, WARNING
 from console.pulls import Pull
 from console.screens import model_actions
+from console.screens.model_lines import COLUMNS, facts_of, model_line, pull_line, upstream_line
 from console.screens.page import TablePage, why
 from console.widgets.lines import Line, Part
 
 LOOK_EVERY = 10.0  # seconds between two looks at the models
-STATES = {"ok": GOOD, "down": BAD, "unknown": WARNING, "drained": WARNING, "loaded": GOOD, "failed": BAD}
-
-
-def _delay(milliseconds: float | None) -> str:
-    """`12ms`, `1.3s`; empty where it is not known."""
-    if milliseconds is None:
-        return ""
-    return f"{milliseconds:.0f}ms" if milliseconds < 999.5 else f"{milliseconds / 1000:.1f}s"
-
-
-def upstream_line(row: Row, order: int) -> Row:
-    """An upstream as a line of the table."""
-    state = "drained" if row["drained"] and row["state"] == "ok" else row["state"]
-    about = " ".join(str(each) for each in (row["kind"], row["version"]) if each)
-    told = (row["error"] or row["last_error"] or "").removeprefix(f"the upstream {row['name']} ")
-    if told:
-        about = told if row["error"] else f"{about}; last error: {told}"
-    return {
-        "kind": "upstream",
-        "group": (order, 0),
-        "upstream": row["name"],
-        "state": state,
-        "busy": f"{row['running']}/{row['seats']}" + (f"+{row['queued']}" if row["queued"] else ""),
-        "latency": row["latency_ms"],
-        "name": row["name"],
-        "size": None,
-        "vram": row["vram"] or None,
-        "until": "",
-        "about": about,
-        "style": BAD if row["error"] else PLAIN,
-        "row": row,
-    }
-
-
-def model_line(row: Row, order: int, now: float) -> Row:
-    """A model as a line of the table; `now` is Unix seconds."""
-    about = " ".join(str(each) for each in (row["parameters"], row["quantization"], row["family"]) if each)
-    return {
-        "kind": "model",
-        "group": (order, 2),
-        "upstream": row["upstream"],
-        "state": {True: "loaded", False: "idle", None: "-"}[row["loaded"]],
-        "busy": "",
-        "latency": None,
-        "name": f"  {row['name']}",
-        "size": row["size"],
-        "vram": row["vram"] or None,
-        "until": time_left(row["expires"], now, never="") if row["loaded"] else "",
-        "about": ("default, " if row["default"] else "") + about,
-        "style": PLAIN,
-        "row": row,
-    }
-
-
-def pull_line(pull: Pull, upstream: str, order: int) -> Row:
-    """A pull as a line of the table."""
-    return {
-        "kind": "pull",
-        "group": (order, 1),
-        "upstream": upstream,
-        "state": pull.state,
-        "busy": "",
-        "latency": None,
-        "name": f"  {pull.model}",
-        "size": pull.total,
-        "vram": None,
-        "until": "",
-        "about": pull.words(),
-        "style": BAD if pull.problem else PLAIN,
-        "row": {"pull": pull},
-    }
 
 
 class ModelsPage(TablePage):
@@ -111,29 +37,7 @@ class ModelsPage(TablePage):
     NOUN = "upstreams and models"
     KINDS = ("upstream",)
     MOVES = True  # pulls, and what is unloaded in a while
-    COLUMNS: Sequence[Column] = (
-        Column("STATE", lambda line: (line["state"], STATES.get(line["state"], WAITING)), 8),
-        Column("BUSY", lambda line: line["busy"], 6, right=True),
-        Column("DELAY", lambda line: _delay(line["latency"]), 5, right=True),
-        Column(
-            "NAME",
-            lambda line: (line["name"], BOLD) if line["kind"] == "upstream" else line["name"],
-            17,
-            most=44,
-            sort=lambda line: line["name"],
-        ),
-        Column(
-            "SIZE",
-            lambda line: "" if line["size"] is None else bytes_of(line["size"]),
-            7,
-            right=True,
-            sort=lambda line: line["size"],
-            descending=True,
-        ),
-        Column("VRAM", lambda line: "" if line["vram"] is None else bytes_of(line["vram"]), 7, right=True),
-        Column("UNLOADS", lambda line: line["until"], 7, right=True, rank=1),
-        Column("ABOUT", lambda line: (line["about"], line["style"]), 15, most=60),
-    )
+    COLUMNS = COLUMNS
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "open", "Show"),
         Binding("d", "drain", "Drain"),
@@ -234,49 +138,10 @@ class ModelsPage(TablePage):
 
     def detail(self, line: Row) -> Sequence[Line]:
         lines: list[list[Part]] = [[(line["name"].strip(), BOLD)], []]
-        for name, value, style in self.facts(line):
+        for name, value, style in facts_of(line, self.lodge.as_of()):
             pieces = wrap(value, 44 - 13)
             lines += [[(f"{name if n == 0 else '':<13}", DIM), (piece, style)] for n, piece in enumerate(pieces)]
         return lines
-
-    def facts(self, line: Row) -> list[tuple[str, str, Style]]:
-        """What is known of a line: name, value, style."""
-        row, now = line["row"], self.lodge.as_of()
-        if line["kind"] == "pull":
-            pull: Pull = row["pull"]
-            found: list[tuple[str, Any, Style]] = [
-                ("progress", progress(pull.part, 30), GOOD),
-                ("step", pull.status, PLAIN),
-                ("done", f"{bytes_of(pull.done)} of {bytes_of(pull.total)}", PLAIN),
-                ("left", pull.words(), line["style"]),
-            ]
-        elif line["kind"] == "model":
-            found = [
-                ("upstream", row["upstream"], PLAIN),
-                ("state", line["state"] + (", the default model" if row["default"] else ""), PLAIN),
-                ("size", None if row["size"] is None else bytes_of(row["size"]), PLAIN),
-                ("memory", None if not row["memory"] else bytes_of(row["memory"]), PLAIN),
-                ("on the GPU", None if not row["vram"] else bytes_of(row["vram"]), PLAIN),
-                ("unloads", line["until"], PLAIN),
-                ("context", row["context"] and f"{row['context']} tokens", PLAIN),
-                ("about", line["about"], PLAIN),
-                ("modified", f"{age(row['modified'], now)} ago" if _is_moment(row["modified"]) else None, PLAIN),
-            ]
-        else:
-            probed = "never probed (P)" if row["probed_seats"] is None else f"{row['probed_seats']} really run at once"
-            found = [
-                ("state", line["state"], STATES.get(line["state"], PLAIN)),
-                ("error", row["error"], BAD),
-                ("last error", row["last_error"] if not row["error"] else None, WARNING),
-                ("kind", " ".join(str(each) for each in (row["kind"], row["version"]) if each), PLAIN),
-                ("address", row["url"], PLAIN),
-                ("latency", None if row["latency_ms"] is None else f"{row['latency_ms']:.1f} ms", PLAIN),
-                ("seats", f"{row['seats']}, {probed}", PLAIN),
-                ("running", f"{row['running']}, {row['queued']} queued", PLAIN),
-                ("models", f"{row['models'] or 0}, {row['loaded'] or 0} loaded", PLAIN),
-                ("VRAM", None if not row["vram"] else bytes_of(row["vram"]), PLAIN),
-            ]
-        return [(name, str(value), style) for name, value, style in found if value not in (None, "")]
 
     # -- pulling -------------------------------------------------------------------------------------------------------
 
@@ -343,7 +208,7 @@ class ModelsPage(TablePage):
         if line["kind"] == "model" and target is not None:
             self.begin(model_actions.show(self, target))
         else:
-            facts = [(f"{name:<13}{value}", style) for name, value, style in self.facts(line)]
+            facts = [(f"{name:<13}{value}", style) for name, value, style in facts_of(line, self.lodge.as_of())]
             self.begin(self.lodge.show_text(line["name"].strip(), facts))
 
     def action_access(self) -> None:
@@ -386,10 +251,3 @@ class ModelsPage(TablePage):
             self.look()
         else:
             self.lodge.link.retry_now()
-
-
-def _is_moment(text: str | None) -> bool:
-    try:
-        return text is not None and times.from_iso(text) > 0
-    except ValueError:
-        return False

@@ -17,6 +17,7 @@ from textual.widget import Widget
 
 from common.protocol import Kind, Request, Verb
 from common.untrusted import clean
+from console.cells import wrap
 from console.client import Refused, Unreachable
 from console.columns import Cell, Column, text_of
 from console.ordering import HOLD, Matcher, held, sorted_ids
@@ -32,6 +33,7 @@ Q = TypeVar("Q", bound=Request)
 A = TypeVar("A")
 
 CHANGED_MEANWHILE = "changed_meanwhile"
+ACTION = "action"
 AWAY = "nothing is changed while the daemon is away; try again when it is back"
 WIDE = 140  # columns of the terminal from which the detail pane is shown
 TALL = 45  # lines of the terminal from which plots are shown
@@ -86,9 +88,17 @@ class Page(Widget, can_focus=False):
         """A sentence in the footer; `level` info, good or bad."""
         self.lodge.say(sentence, level)
 
-    def begin(self, work: Coroutine[Any, Any, None], *, group: str = "action") -> None:
-        """Do something that waits (for an answer, for a person) without holding up the keys."""
-        self.run_worker(work, group=group, exit_on_error=True)
+    def begin(self, work: Coroutine[Any, Any, None], *, group: str = ACTION) -> None:
+        """Do something that waits (for an answer, for a person) without holding up the keys.
+
+        An action (the default `group`) is dropped while another one is about to ask: see `Lodge.may_begin`.
+        """
+        if group != ACTION:
+            self.run_worker(work, group=group, exit_on_error=True)
+        elif self.lodge.may_begin():
+            self.lodge.began(self.run_worker(work, group=group, exit_on_error=True))
+        else:
+            work.close()
 
     async def ask(self, verb: Verb[Q, A], request: Q) -> A | None:
         """The answer of a verb; None where there is none, and the footer says why.
@@ -108,7 +118,9 @@ class Page(Widget, can_focus=False):
         return await self.lodge.channel.ask(verb, request)
 
     def may_change(self) -> bool:
-        """Whether the daemon is there to change anything; says so where it is not, before anybody is asked."""
+        """Whether a key may begin a change: the daemon is there (else it is said), and nothing else is about to ask."""
+        if not self.lodge.may_begin():
+            return False
         if not self.lodge.link.is_live:
             self.say(AWAY, "bad")
         return self.lodge.link.is_live
@@ -286,7 +298,8 @@ class TablePage(Page):
         if self._empty.display != bool(sentences):
             self._empty.display = bool(sentences)
             self.table.styles.height = 1 if sentences else "1fr"
-        self._empty.show([[clean(sentence)] for sentence in sentences])
+        room = max(20, self.app.size.width - 4)
+        self._empty.show([[line] for sentence in sentences for line in wrap(clean(sentence), room)])
 
     def status(self) -> Line:
         parts: list[Part] = [f"{len(self.table.ids)} of {len(self._rows)}"]

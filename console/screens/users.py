@@ -225,7 +225,8 @@ class UsersPage(TablePage):
         self._on_user(self._disable, wrong={"disabled": "is disabled already; e enables"})
 
     async def _disable(self, row: Row) -> None:
-        email, running = row["email"], self._runs[row["email"]]
+        email = row["email"]
+        running = sum(live["user"] == email for live in self.lodge.link.mirror.rows["live"].values())
         cut = "" if not running else " 1 request ends now." if running == 1 else f" {running} requests end now."
         if await self.lodge.ask_yes(f"Disable {email}?{cut} Sessions end, keys rest."):
             target = UserTarget(email, version=row["version"])
@@ -248,7 +249,7 @@ class UsersPage(TablePage):
         email = row["email"]
         role: protocol.Role = "user" if row["role"] == "admin" else "admin"
         question = (
-            f"Make {email} an administrator of the models over HTTP?"
+            f"Make {email} an admin of the models over HTTP?"
             if role == "admin"
             else f"Make {email} an ordinary user again?"
         )
@@ -272,11 +273,11 @@ class UsersPage(TablePage):
         self._on_user(self._issue)
 
     async def _issue(self, row: Row) -> None:
-        from console.screens.keys import KeysPage
+        from console.screens.key_forms import issue_key
 
         page = await self.lodge.go_to("keys")
-        if isinstance(page, KeysPage):
-            page.issue_to(row["email"])
+        if page is not None:
+            await issue_key(page, row["email"])  # as a part of this action: a second one could not begin yet
 
     def action_limits(self) -> None:
         self._on_user(self._limits)

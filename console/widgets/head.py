@@ -50,6 +50,9 @@ class Head(Lines):
         self.note()
         self.show([self._who(), self._totals(), self._tabs()])
 
+    def on_resize(self) -> None:
+        self.tick()
+
     def _who(self) -> Line:
         mirror, width = self._link.mirror, self.size.width
         parts: list[Part] = [("gatelodge", TITLE), " ", *_state(self._link)]
@@ -73,16 +76,18 @@ class Head(Lines):
             waited = self._now() - times.from_iso(totals.oldest_queued) / 1e6
             oldest = f" (oldest {times.short(max(0.0, waited))})"
         parts += [("   queue ", style), (f"{totals.queued}{oldest}", WARNING if totals.queued else style)]
-        points = list(self.speeds)[-SPARK:]
-        parts += [(f"   {rate(totals.tokens_per_second)} tok/s ", style), (spark(points, SPARK), GOOD)]
-        parts += [
+        behind: list[Part] = [
             ("   429 ", style),
             (f"{totals.refused_last_minute}/m", WARNING if totals.refused_last_minute else style),
         ]
         if totals.ended_lately:
             share = 100.0 * totals.errors_lately / totals.ended_lately
-            parts += [("   err ", style), (f"{share:.1f}%", BAD if totals.errors_lately else style)]
-        return parts
+            behind += [("   err ", style), (f"{share:.1f}%", BAD if totals.errors_lately else style)]
+        parts.append((f"   {rate(totals.tokens_per_second)} tok/s ", style))
+        # The curve gives way first: a figure that is cut off would be read as another one.
+        used = sum(cell_len(part if isinstance(part, str) else part[0]) for part in (*parts, *behind))
+        width = min(SPARK, max(0, self.size.width - used))
+        return [*parts, (spark(list(self.speeds)[-width:], width) if width else "", GOOD), *behind]
 
     def _tabs(self) -> Line:
         parts: list[Part] = []
@@ -117,5 +122,5 @@ def _state(link: Link) -> list[Part]:
     if link.state == "lost":
         return [(f"○ STALE {times.short(link.stale_for())}", BAD)]
     if link.state == "never":
-        return [("○ NO DAEMON", BAD)]
+        return [("○ OTHER RELEASE" if link.mismatch else "○ NO DAEMON", BAD)]
     return [("○ connecting", WARNING)]

@@ -7,6 +7,7 @@ where a modal would repaint the screen.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import ClassVar
 
@@ -24,6 +25,7 @@ from console.palette import BAD, GOOD, KEY, PLAIN, QUESTION
 from console.widgets.lines import Lines, Part
 
 Completer = Callable[[str], Awaitable[list[str]]]  # a typed line -> whole lines that it may become
+SETTLED = 0.5  # seconds after which every key has found the new focus
 YES_OR_NO = "  [y] yes  [N] no"
 STYLES = {"info": PLAIN, "good": GOOD, "bad": BAD}
 
@@ -112,6 +114,8 @@ class Prompt(Widget, can_focus=True):
         self._line: asyncio.Future[str | None] | None = None
         self._on_change: Callable[[str], None] | None = None
         self._back: Widget | None = None
+        self.questions = 0  # that were asked
+        self._asked_at = 0.0
 
     def compose(self) -> ComposeResult:
         yield self._said
@@ -133,6 +137,11 @@ class Prompt(Widget, can_focus=True):
     def said(self) -> str:
         """What stands in the line now."""
         return "".join(part if isinstance(part, str) else part[0] for line in self._said.lines for part in line)
+
+    @property
+    def has_just_asked(self) -> bool:
+        """Whether a question is so fresh that keys may still be on their way to what had the focus before."""
+        return self.is_asking and time.monotonic() - self._asked_at < SETTLED
 
     async def ask_yes(self, question: str) -> bool:
         """Whether `y` was pressed."""
@@ -192,6 +201,8 @@ class Prompt(Widget, can_focus=True):
         self.remove_class("-typing")
 
     def _take_focus(self, widget: Widget) -> None:
+        self.questions += 1
+        self._asked_at = time.monotonic()
         if self.screen.focused not in (self, self.entry):
             self._back = self.screen.focused
         widget.focus()

@@ -82,6 +82,8 @@ class TextView(Widget, can_focus=True):
         self.top = last if self.follow else min(max(0, self.top), last)
 
     def render_line(self, y: int) -> Strip:
+        if self._width != self.size.width:
+            self._wrap_from(0)  # Textual does not tell of every size
         place = self.top + y
         line = self._wrapped[place] if place < len(self._wrapped) else ""
         return strip_of([line], self.size.width)

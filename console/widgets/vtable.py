@@ -72,6 +72,7 @@ class VTable(Widget, can_focus=True):
         self._lookup: Lookup = lambda _: None
         self._cursor = 0
         self._layout: list[tuple[int, int]] = []
+        self._laid_out = 0  # the width that the columns were chosen for
         self._drawn: list[tuple[object, ...]] = []  # what each line in sight was drawn from
 
     @property
@@ -113,6 +114,9 @@ class VTable(Widget, can_focus=True):
 
     def paint(self) -> None:
         """Redraw the lines in sight that are no longer what they were drawn from, each up to its last change."""
+        if self._laid_out != self.size.width:
+            # Textual does not tell of every size: a page that comes into sight while it is busy may hear of none.
+            self._lay_out()
         if not self._layout:
             return
         fresh = [self._source(y) for y in range(self.size.height)]
@@ -178,11 +182,16 @@ class VTable(Widget, can_focus=True):
 
     def relayout(self) -> None:
         """Choose the columns anew for the width there is; draw everything."""
-        self._layout = choose(self.columns, self.size.width - 1)
-        self._drawn = []
-        self._settle()
+        self._lay_out()
         self.paint()
         self.refresh()
+
+    def _lay_out(self) -> None:
+        self._laid_out = self.size.width
+        self._layout = choose(self.columns, self.size.width - 1) if self.size.width else []
+        self._drawn = []
+        if self.size.height:  # out of sight there is nothing to settle into: the place is kept
+            self._settle()
 
     def on_resize(self, _: events.Resize) -> None:
         self.relayout()

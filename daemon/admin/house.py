@@ -65,7 +65,10 @@ async def status(house: House, _: Actor, __: Nothing) -> Status:
 async def doctor(house: House, _: Actor, __: Nothing) -> list[Finding]:
     """What is wrong, and what to do; of the upstreams that this daemon really has."""
     upstreams = [msgspec.structs.replace(each.config, seats=each.seats.size) for each in house.registry.upstreams]
-    return [*_of_the_last_reload(house), *await examine(house.config, upstreams=upstreams)]
+    return [
+        *_of_the_last_reload(house),
+        *await examine(house.config, upstreams=upstreams, authorizations=house.registry.authorizations),
+    ]
 
 
 def _of_the_last_reload(house: House) -> list[Finding]:

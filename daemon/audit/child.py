@@ -76,6 +76,10 @@ async def _end(process: Process) -> None:
             process.kill()
         except ProcessLookupError:
             pass  # it ended between the two lines
+    # asyncio's `wait` wants every pipe at its end, and one that is paused because nobody read it never gets there.
+    assert process.stdout is not None
+    while await process.stdout.read(READ_AT_ONCE):
+        pass
     await process.wait()
 
 

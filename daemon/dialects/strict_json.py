@@ -3,7 +3,7 @@
 Rule: what two readers could read differently is refused: duplicate keys anywhere, keys that differ only in case where
 Ollama ignores case, NaN, invalid UTF-8, lone surrogates, numbers beyond a double, depth beyond 64. What goes upstream
 is re-serialised from what was read here, never the client's own bytes. Reading runs on the event loop, so a body whose
-reading would hold it for seconds is refused as well.
+reading would hold it for more than a tenth of a second is refused as well.
 """
 
 from __future__ import annotations
@@ -20,11 +20,15 @@ MAX_DEPTH = 64
 # Of values in a body: a million numbers take 0.08 s to read and check, a million empty lists 0.4 s. As token numbers
 # they fill the longest contexts of today's models.
 MAX_VALUES = 1_000_000
+# Objects and lists are looked into one by one: so many take some 30 ms. A long conversation has thousands.
+MAX_CONTAINERS = 50_000
+# No encoder in use writes a colon as an escape; each is looked for by itself.
+MAX_ESCAPED_COLONS = 10_000
 
 _BOM = b"\xef\xbb\xbf"
+_LONGEST_RUN = 1_000  # backslashes that are counted before an escape
 # A string, or the rest of the body where it is not closed: so each byte is looked at once, whatever a client sends.
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
-_ESCAPES = re.compile(rb"\\(?:u003[aA]|.)", re.DOTALL)
 
 
 def parse(body: bytes) -> Any:
@@ -33,8 +37,12 @@ def parse(body: bytes) -> Any:
         body = body[len(_BOM) :]
     if not body.strip():
         raise BadRequest("missing request body")
-    if _marks(body) > MAX_VALUES and _marks(_STRING.sub(b"", body)) > MAX_VALUES:
-        raise BadRequest(f"the request body has more than {MAX_VALUES:,} values")
+    if _containers(body) > MAX_CONTAINERS or _marks(body) > MAX_VALUES:
+        bare = _STRING.sub(b"", body)
+        if _marks(bare) > MAX_VALUES:
+            raise BadRequest(f"the request body has more than {MAX_VALUES:,} values")
+        if _containers(bare) > MAX_CONTAINERS:
+            raise BadRequest(f"the request body has more than {MAX_CONTAINERS:,} objects and lists")
     try:
         value = msgspec.json.decode(body)
     except UnicodeDecodeError as error:
@@ -120,14 +128,30 @@ def _count(value: Any) -> tuple[int, int]:
 
 def _marks(body: bytes) -> int:
     """An upper bound of the values in a body: what opens a container or parts two values."""
-    return body.count(b",") + body.count(b"[") + body.count(b"{")
+    return body.count(b",") + _containers(body)
+
+
+def _containers(body: bytes) -> int:
+    """An upper bound of the objects and lists in a body."""
+    return body.count(b"[") + body.count(b"{")
 
 
 def _escaped_colons(body: bytes) -> int:
     """Colons written as an escape (\\u003a), which no encoder in use does but JSON allows."""
-    if b"\\" not in body or b"\\u003" not in body:
-        return 0
-    return sum(1 for escape in _ESCAPES.findall(body) if len(escape) == 6)
+    written = body.count(b"\\u003a") + body.count(b"\\u003A")
+    if written > MAX_ESCAPED_COLONS:
+        raise BadRequest(f"the request body writes more than {MAX_ESCAPED_COLONS:,} colons as escapes")
+    found = 0
+    for escape in (b"\\u003a", b"\\u003A") if written else ():
+        at = body.find(escape)
+        while at >= 0:
+            before = body[max(0, at - _LONGEST_RUN) : at]
+            run = len(before) - len(before.rstrip(b"\\"))
+            if run == _LONGEST_RUN:
+                raise BadRequest(f"the request body has more than {_LONGEST_RUN:,} backslashes before an escape")
+            found += run % 2 == 0  # else that backslash is itself escaped
+            at = body.find(escape, at + 1)
+    return found
 
 
 def _colliding(document: dict[str, Any]) -> list[str]:

@@ -68,6 +68,11 @@ class Registry:
     def __repr__(self) -> str:
         return f"<Registry {self.upstreams!r}>"
 
+    @property
+    def authorizations(self) -> Mapping[str, str]:
+        """The header by which the gate shows itself to an upstream that wants one, by its name: a secret."""
+        return {each.name: each.authorization for each in self.upstreams if each.authorization}
+
     def rebound(self, *, queue: Queue, deadlines: Deadlines, default: str, aliases: Sequence[Alias]) -> None:
         """Go on with these bounds and names; who waits already keeps the patience it came with."""
         self._queue, self._connect_timeout, self._default = queue, deadlines.connect, default

@@ -68,6 +68,7 @@ class Upstream(ABC):
     """See the module. `models` is None until it first answered."""
 
     kind: str
+    authorization = ""  # the header's value by which the gate shows itself; a secret
 
     def __init__(self, config: UpstreamConfig, *, queue: Queue, connect_timeout: float, clock: Clock) -> None:
         self.config = config
@@ -121,7 +122,8 @@ class Upstream(ABC):
     def use_key(self, key: str) -> None:
         """Show it this secret from now on; empty: none."""
         self.has_key = bool(key)
-        self.pool.identify([("Authorization", f"Bearer {key}")] if key else [])
+        self.authorization = f"Bearer {key}" if key else ""
+        self.pool.identify([("Authorization", self.authorization)] if key else [])
 
     # --- what it has ---
 

@@ -124,6 +124,13 @@ class Admission:
         seats.check_room(ticket.user_id, may_run=self._may_run(self._tallies.applying(ticket.subject)))
         self._lines.add(seats)
 
+    def foresee(self, subject: Subject) -> None:
+        """LimitExceeded where a window of `subject`, whose model nobody knows yet, is full already. Charges nothing."""
+        now = max(self._clock.now(), self._latest + 1)
+        full = self._tallies.full_window(self._tallies.applying(subject), now)
+        if full is not None:
+            raise refusal(full, now=now, wall=self._clock.wall())
+
     def give_back(self, ticket: Ticket) -> None:
         """Nothing was sent upstream: the request is out of every window."""
         if not ticket.given_back:

@@ -39,6 +39,7 @@ class Handler(RequestHandler):
     public: ClassVar[bool] = False  # served without a credential
     group: ClassVar[str] = "The gateway"  # under which it is described (`described.py`)
     error_types: ClassVar[tuple[Any, ...]] = (errors.Error,)  # what `error_shape` makes
+    while_stopping: ClassVar[bool] = False  # served while the gateway lets what runs come to its end
 
     house: House
     request_id: str
@@ -62,7 +63,7 @@ class Handler(RequestHandler):
     def prepare(self) -> None:
         self.client_address = client_address(self.request.connection, self.request.headers, self.house)
         self._allow_origin()
-        check_reception(self.request.headers, self.house)
+        check_reception(self.request.headers, self.house, while_stopping=self.while_stopping)
         self.address_bound.admit(self.client_address)
 
     @property
@@ -181,14 +182,14 @@ class UnknownRoute(Handler):
 # --- the same for every request, whoever carries it ---
 
 
-def check_reception(headers: httputil.HTTPHeaders, house: House) -> None:
+def check_reception(headers: httputil.HTTPHeaders, house: House, *, while_stopping: bool = False) -> None:
     """Refuse what no route answers: a host that is not ours, anything while the gateway stops."""
     allowed = house.config.server.allowed_hosts
     if allowed:
         host = httputil.split_host_and_port(headers.get("Host", "").lower())[0]
         if host not in allowed:
             raise GatewayError(f"this gateway does not serve the host {host!r}", status=421, code="misdirected")
-    if house.stopping:
+    if house.stopping and not while_stopping:
         raise Unavailable("the gateway is shutting down; try again in a moment", code="shutdown", retry_after=5)
 
 

@@ -25,6 +25,7 @@ from daemon.dialects import asks, classic_asks, errors, ollama_bodies, text
 from daemon.dialects.asks import Ask
 from daemon.dialects.ollama import only_response, with_response
 from daemon.house import House
+from daemon.relay import Visit
 from daemon.web import base, ollama
 from daemon.web.base import Handler
 from daemon.web.described import Lines, Operation, Text, of_default_model
@@ -128,10 +129,10 @@ class ChatRequest(InferenceRequest):
         self.known = False  # the body may say who asks: until it is read, it counts as a stranger's
         return False
 
-    async def _asked(self) -> tuple[Caller, Ask]:
+    async def _asked(self, visit: Visit) -> tuple[Caller, Ask]:
         house = self._house
         if house.access.presents(self._headers):
-            return await super()._asked()
+            return await super()._asked(visit)
         body = self._take_body()
         if len(body) > LARGEST_INLINE:
             words = f"with auth in the body it may have {LARGEST_INLINE:,} bytes; send an API key in a header"

@@ -30,6 +30,7 @@ from daemon.web.described import Operation
 from daemon.web.stream import ClientStream
 
 JSON = "application/json; charset=utf-8"
+SMALL = 16 * 1024  # bytes of a body whose reading costs next to nothing
 
 # Makes the reader of a request whose head is there (`bounds.py`).
 Carrier = Callable[[HTTP1Connection, RequestStartLine, HTTPHeaders], "InferenceRequest"]
@@ -139,7 +140,6 @@ class InferenceRequest(HTTPMessageDelegate):
         received = house.clock.wall()
         address = self._address
         base.check_reception(headers, house)
-        caller, ask = await self._asked()
         self._visit = visit = Visit(
             request_id=self.request_id,
             address=address,
@@ -148,6 +148,7 @@ class InferenceRequest(HTTPMessageDelegate):
             user_agent=headers.get("User-Agent", "")[:200],
             received=received,
         )
+        caller, ask = await self._asked(visit)
         if self._left:
             visit.left()
         try:
@@ -164,11 +165,15 @@ class InferenceRequest(HTTPMessageDelegate):
             else:
                 await self._answer.finish(last)
 
-    async def _asked(self) -> tuple[Caller, Ask]:
+    async def _asked(self, visit: Visit) -> tuple[Caller, Ask]:
         """Who asks, and what."""
-        caller = self._house.access.identify(self._headers, address=self._address)
-        default = await self._house.registry.default_model() if self._route.names_a_default else ""
-        return caller, self._route.read(self._take_body(), default)
+        house = self._house
+        caller = house.access.identify(self._headers, address=self._address)
+        default = await house.registry.default_model() if self._route.names_a_default else ""
+        body = self._take_body()
+        if len(body) > SMALL:
+            house.gate.foresee(caller, visit)
+        return caller, self._route.read(body, default)
 
     def _take_body(self) -> bytes:
         """The whole body, which is not kept for as long as the answer takes."""

@@ -25,9 +25,10 @@ class Readied(msgspec.Struct):
 
 
 class Health(Handler):
-    """GET /health: the process runs and answers. Asks nobody else."""
+    """GET /health: the process runs and answers, while it stops, too. Asks nobody else."""
 
     public = True
+    while_stopping = True
 
     @described("Whether the process lives", answers=Alive)
     async def get(self) -> None:

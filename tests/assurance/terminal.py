@@ -77,7 +77,7 @@ ROWS = (
             ),
         ),
         "605 strings, 96 of them ours, a row each in every field of seven kinds of rows and of every answer; every key"
-        " of every page pressed on such a row (marked long: with each of the 132 sharpest)",
+        " of every page pressed on such a row (marked long: with 33 of them and a line of a megabyte)",
     ),
     Row(
         "T3",

@@ -40,7 +40,7 @@ from tests.rigs.process import ROOT
 SHORT = 5.0  # seconds; what measures shorter than this is the short form
 STREAMS = 500
 STREAMS_SHORT = 100
-PARTS = ("tests.bench.dialects", "tests.bench.admission", "tests.bench.journal", "tests.bench.logins")
+PARTS = tuple(f"tests.bench.{name}" for name in ("dialects", "admission", "journal", "logins", "console"))
 
 
 class Plan(msgspec.Struct, frozen=True):

@@ -118,6 +118,8 @@ def fill(daemon: ScriptedDaemon, strings: Sequence[str]) -> None:
         ]
         for kind, row_id, row in rows:
             daemon.put(kind, row_id, row)
+            if len(text) > 100_000:
+                daemon.send()  # all of them in one message would be larger than a message may be
     daemon.totals = Totals(running=len(strings), seats=7, queued=3, oldest_queued=MOMENT)
     _answer_with(daemon, strings)
 

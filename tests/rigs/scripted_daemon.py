@@ -55,12 +55,13 @@ class ScriptedDaemon:
         self.watchers: list[asyncio.StreamWriter] = []
         self._rows: dict[tuple[Kind, str], msgspec.Raw] = {}
         self._changed: dict[tuple[Kind, str], msgspec.Raw | None] = {}
-        self._seq = 0
+        self.seq = 0
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> ScriptedDaemon:
         self._server = await asyncio.start_unix_server(self._connected, str(self.path))
+        self._heart = asyncio.create_task(self._keep_beating())
         return self
 
     async def __aexit__(
@@ -68,9 +69,9 @@ class ScriptedDaemon:
     ) -> None:
         assert self._server is not None
         self._server.close()
-        for connection in self._connections:
+        for connection in (self._heart, *self._connections):
             connection.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
+        await asyncio.gather(self._heart, *self._connections, return_exceptions=True)
         self.watchers.clear()
         await self._server.wait_closed()
 
@@ -95,12 +96,17 @@ class ScriptedDaemon:
         changed = [Changed(kind, row_id, row) for (kind, row_id), row in self._changed.items() if row is not None]
         gone = [Named(kind, row_id) for (kind, row_id), row in self._changed.items() if row is None]
         self._changed.clear()
-        self._seq += 1
-        self._say(Batch(after=self._seq - 1, seq=self._seq, changed=changed, gone=gone, totals=self.totals))
+        self.seq += 1
+        self._say(Batch(after=self.seq - 1, seq=self.seq, changed=changed, gone=gone, totals=self.totals))
 
     def beat(self) -> None:
         """Nothing changed."""
-        self._say(Heartbeat(seq=self._seq))
+        self._say(Heartbeat(seq=self.seq))
+
+    async def _keep_beating(self) -> None:
+        while True:
+            await asyncio.sleep(5)
+            self.beat()
 
     def leave(self, reason: str) -> None:
         """Say goodbye to every watcher."""
@@ -155,7 +161,7 @@ class ScriptedDaemon:
         hello = Hello(protocol_version=PROTOCOL_VERSION, version=self.version, boot_id=self.boot_id)
         rows = [Changed(kind, row_id, row) for (kind, row_id), row in self._rows.items()]
         self._changed.clear()
-        for message in (hello, Snapshot(seq=self._seq, rows=rows, totals=self.totals)):
+        for message in (hello, Snapshot(seq=self.seq, rows=rows, totals=self.totals)):
             writer.write((_head(200) if message is hello else b"") + msgspec.json.encode(message) + b"\n")
         self.watchers.append(writer)
 
