@@ -61,6 +61,7 @@ class Plan(msgspec.Struct, frozen=True):
             "streams_many": {"row": "streams", "streams": self.streams, "rate": 20.0},
             "translated_openai": {"row": "streams", "streams": 20, "rate": 100.0, "dialect": "openai"},
             "translated_anthropic": {"row": "streams", "streams": 20, "rate": 100.0, "dialect": "anthropic"},
+            "translated_ollama": {"row": "streams", "streams": 20, "rate": 100.0, "at": "openai"},
             "first_token": {"row": "first_token", "rate": 20.0},
             "departures_prefill": {"row": "prefill"},
             "departures_mid_stream": {"row": "mid_stream"},
@@ -104,7 +105,7 @@ async def measure(plan: Plan, folder: Path) -> dict[str, dict[str, list[Result]]
                 for target in measured:
                     _say(f"round {number + 1} of {plan.rounds}: {name} {target.name}")
                     # The others speak the upstream's dialect alone: they show what as many chunks of that cost.
-                    spoken = spec if target.name == "gatelodge" else spec | {"dialect": "ollama"}
+                    spoken = spec if target.name == "gatelodge" else spec | {"dialect": "ollama", "at": "ollama"}
                     results[target.name][name].append(await _loaded(target, upstream, cores, plan.seconds, spoken))
     _say("")
     return results

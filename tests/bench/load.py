@@ -18,7 +18,7 @@ import msgspec
 import uvloop
 
 from tests.bench import proc
-from tests.bench.upstream import MODEL
+from tests.bench.upstream import MODEL, OPENAI_MODEL
 
 # By dialect: the route, a chunk with its time, what is in the end alone.
 _DIALECTS = {
@@ -47,6 +47,7 @@ class Spec(msgspec.Struct):
     streams: int = 0
     rate: float = 0.0  # chunks a second and stream; requests a second
     dialect: str = "ollama"  # that the client speaks
+    at: str = "ollama"  # the kind of the upstream that is to answer
 
 
 class Result(msgspec.Struct):
@@ -128,7 +129,8 @@ def chat(spec: Spec, *, chunks: int, every: float = 0.0, after: float = 0.0, nam
     prompt = f"after {after * 1e6:.0f} us {chunks} chunks every {every * 1e6:.0f} us as {name}"
     stream = "false" if spec.whole else "true"
     longest = ',"max_tokens":1000000' if spec.dialect == "anthropic" else ""
-    body = f'{{"model":"{MODEL}","messages":[{{"role":"user","content":"{prompt}"}}],"stream":{stream}{longest}}}'
+    model = OPENAI_MODEL if spec.at == "openai" else MODEL
+    body = f'{{"model":"{model}","messages":[{{"role":"user","content":"{prompt}"}}],"stream":{stream}{longest}}}'
     return (
         f"POST {_DIALECTS[spec.dialect][0]} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {spec.key}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}"

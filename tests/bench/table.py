@@ -74,6 +74,8 @@ FIGURES = (
     Figure("  chunks and answers lost", "translated_openai", lost, "0", form="{:.0f}"),
     Figure("CPU per chunk, translated, Anthropic -> Ollama, us", "translated_anthropic", cpu, "<= twice", "<= 40"),
     Figure("  chunks and answers lost", "translated_anthropic", lost, "0", form="{:.0f}"),
+    Figure("CPU per chunk, translated, Ollama -> OpenAI, us", "translated_ollama", cpu, "<= twice", "<= 40"),
+    Figure("  chunks and answers lost", "translated_ollama", lost, "0", form="{:.0f}"),
     Figure("added time to first token, 20/s, p50, ms", "first_token", age(0.5), "<= 2", "<= 1", True, "{:.2f}"),
     Figure("added time to first token, 20/s, p99, ms", "first_token", age(0.99), "<= 8", "", True, "{:.2f}"),
     Figure("  of these lost", "first_token", lost, "0", form="{:.0f}"),

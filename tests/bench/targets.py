@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from common import paths
 from daemon import config as configuration
@@ -123,9 +124,14 @@ async def gatelodge(
     if fill is not None:
         await asyncio.to_thread(fill, paths.database_file(data))
     wide = {"GATELODGE_SERVER__CONNECTIONS_PER_ADDRESS": str(2 * STREAMS)}
+    named = "\n".join(
+        f'[[upstreams]]\nname = "{each["name"]}"\nkind = "{each["kind"]}"\nurl = "{url}"\nseats = {each["seats"]}\n'
+        for each in _upstreams(url)
+    )
+    file = data.with_suffix(".toml")
+    file.write_text(named, encoding="utf-8")
     since = time.monotonic()
-    arguments = ("--ollama", url, "--seats", str(2 * STREAMS))
-    async with daemon_process(data, *arguments, program=program, **wide) as daemon:
+    async with daemon_process(data, "--config", str(file), program=program, **wide) as daemon:
         _pin(daemon.process.pid, cores.gateway)
         await daemon.listening()
         took = time.monotonic() - since
@@ -160,6 +166,11 @@ def nginx_binary() -> str | None:
     return os.environ.get("NGINX") or shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
 
 
+def _upstreams(url: str) -> list[dict[str, Any]]:
+    """The one upstream as both kinds that it is."""
+    return [{"name": kind, "kind": kind, "url": url, "seats": 2 * STREAMS} for kind in ("ollama", "openai")]
+
+
 async def _key_in(data: Path, url: str, users: int, keys: int) -> str:
     """The first key of so many, of so many users, in a data folder that is made for them."""
     flags = {
@@ -167,7 +178,7 @@ async def _key_in(data: Path, url: str, users: int, keys: int) -> str:
         "storage.min_free": 0,
         "storage.ballast": 0,
         "server.port": 0,
-        "upstreams": configuration.with_ollama(url, 1),
+        "upstreams": _upstreams(url),
         "limits": _LIMITS,
     }
     actor = Actor(uid=os.geteuid(), name="bench", via="start")

@@ -1,4 +1,4 @@
-"""An Ollama made of nothing but a socket: `python -m tests.bench.upstream`, which prints its port.
+"""An Ollama made of nothing but a socket, and an OpenAI-like server: `python -m tests.bench.upstream` prints its port.
 
 Rule: it must cost next to nothing, so that what is measured is the gateway. It parses only what it needs, answers from
 ready-made bytes, and does what the prompt tells it: `after A us C chunks every E us as NAME`. Every chunk carries the
@@ -15,16 +15,17 @@ import re
 import signal
 import sys
 import time
-from typing import cast
+from typing import NamedTuple, cast
 
 import uvloop
 
 MODEL = "bench:latest"
+OPENAI_MODEL = "bench-v1"  # which is asked for at /v1/chat/completions
 TICK = 0.0005  # seconds between two looks at what is due: a timer of the event loop knows milliseconds only
 
 _ORDER = re.compile(rb"after (\d+) us (\d+) chunks every (\d+) us as (\w+)")
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\n"
-_STREAM_HEAD = _HEAD % b"application/x-ndjson" + b"Transfer-Encoding: chunked\r\n\r\n"
+_CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
 _BEFORE = (
     b'{"model":"bench:latest","created_at":"2025-01-01T00:00:00.000000Z","message":{"role":"assistant","content":"'
 )
@@ -32,13 +33,44 @@ _END = (
     _BEFORE + b'"},"done_reason":"stop","done":true,"total_duration":5000000,"load_duration":1000,'
     b'"prompt_eval_count":12,"prompt_eval_duration":1000000,"eval_count":%d,"eval_duration":4000000}\n'
 )
+_EVENT = (
+    b'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1735689600,"model":"bench-v1",'
+    b'"system_fingerprint":"b1","choices":[%b]%b}\n\n'
+)
+_EVENT_END = (
+    _EVENT % (b'{"index":0,"delta":{},"finish_reason":"stop"}', b"")
+    + _EVENT.replace(b"%b", b"", 1) % b',"usage":{"prompt_tokens":12,"completion_tokens":%d,"total_tokens":0}'
+    + b"data: [DONE]\n\n"
+)
 _READY = {
     b"/api/version": b'{"version":"0.9.3"}',
     b"/api/ps": b'{"models":[]}',
     b"/api/tags": b'{"models":[{"name":"bench:latest","model":"bench:latest","modified_at":"2025-01-01T00:00:00Z",'
     b'"size":1,"digest":"00","details":{"format":"gguf","family":"llama","families":["llama"],'
     b'"parameter_size":"1M","quantization_level":"Q4_0"}}]}',
+    b"/v1/models": b'{"object":"list","data":[{"id":"bench-v1","object":"model","created":1,"owned_by":"bench"}]}',
 }
+
+
+class Dialect(NamedTuple):
+    """How an answer begins and ends, and what is before and after a chunk's time."""
+
+    head: bytes
+    before: bytes
+    after: bytes
+    end: bytes  # with a %d for the count of chunks
+
+    def chunk(self) -> bytes:
+        """One that carries the time of now."""
+        return b"%b%d%b" % (self.before, time.monotonic_ns(), self.after)
+
+
+_OLLAMA = Dialect(_HEAD % b"application/x-ndjson" + _CHUNKED, _BEFORE, b'"},"done":false}\n', _END)
+_OPENAI = Dialect(
+    _HEAD % b"text/event-stream" + _CHUNKED,
+    *(_EVENT % (b'{"index":0,"delta":{"content":"@"},"finish_reason":null}', b"")).split(b"@"),
+    _EVENT_END,
+)
 
 
 class Pace:
@@ -73,8 +105,9 @@ class Pace:
 class Stream:
     """One answer in pieces; what falls behind is sent late, never left out."""
 
-    def __init__(self, transport: asyncio.Transport, first: float, count: int, every: float) -> None:
+    def __init__(self, transport: asyncio.Transport, dialect: Dialect, first: float, count: int, every: float) -> None:
         self._transport = transport
+        self._dialect = dialect
         self._next = first
         self._left = self._count = count
         self._every = every
@@ -83,11 +116,11 @@ class Stream:
         """Send the chunk that is due; when the next one is, or None after the end."""
         if self._transport.is_closing():
             return None
-        head = _STREAM_HEAD if self._left == self._count else b""
+        head = self._dialect.head if self._left == self._count else b""
         if self._left == 0:
-            self._transport.write(head + _framed(_END % self._count) + b"0\r\n\r\n")
+            self._transport.write(head + _framed(self._dialect.end % self._count) + b"0\r\n\r\n")
             return None
-        self._transport.write(head + _framed(_chunk()))
+        self._transport.write(head + _framed(self._dialect.chunk()))
         self._left -= 1
         self._next += self._every
         return self._next
@@ -137,14 +170,15 @@ class Server(asyncio.Protocol):
         path = head.split(b" ", 2)[1]
         order = _ORDER.search(body)
         if order is not None:
-            self._chat(order, whole=b'"stream":false' in body.replace(b" ", b""))
+            dialect = _OPENAI if path.startswith(b"/v1/") else _OLLAMA
+            self._chat(order, dialect, whole=b'"stream":false' in body.replace(b" ", b""))
         elif path.startswith(b"/bench/"):
             event, name = path.decode().split("/")[2:4]
             self._noted.time_of(event, name).add_done_callback(lambda at: self._answer(b"%d" % at.result()))
         else:
             self._answer(_READY.get(path, b"{}"))
 
-    def _chat(self, order: re.Match[bytes], *, whole: bool) -> None:
+    def _chat(self, order: re.Match[bytes], dialect: Dialect, *, whole: bool) -> None:
         after, count, every = (int(text) for text in order.groups()[:3])
         if order[4] != b"0":  # a name that somebody will ask for
             self._serving = order[4].decode()
@@ -153,11 +187,11 @@ class Server(asyncio.Protocol):
             self._answer(_END % count)
         elif not after and not every:
             self._transport.write(
-                _STREAM_HEAD + _framed(_chunk()) * count + _framed(_END % count) + b"0\r\n\r\n",
+                dialect.head + _framed(dialect.chunk()) * count + _framed(dialect.end % count) + b"0\r\n\r\n",
             )
         else:
             first = time.monotonic() + after / 1e6
-            self._pace.add(first, Stream(self._transport, first, count, every / 1e6))
+            self._pace.add(first, Stream(self._transport, dialect, first, count, every / 1e6))
 
     def _answer(self, body: bytes) -> None:
         self._transport.write(_HEAD % b"application/json" + b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
@@ -165,10 +199,6 @@ class Server(asyncio.Protocol):
 
 def _framed(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
-
-
-def _chunk() -> bytes:
-    return _BEFORE + b'%d"},"done":false}\n' % time.monotonic_ns()
 
 
 async def main() -> None:
