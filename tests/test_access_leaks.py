@@ -25,13 +25,15 @@ from tests.rigs.upstream_behaviours import stall_after
 
 BEA = "bea@example.org"
 IMPORTED = "another gateway's token/+1"
+PROVIDERS = "sk-a-providers-key/+1"
 PASSWORDS = [f"{word} password/öß+1" for word in ("first", "second", "third", "wrong", "inline", "unfit")]
 FIRST, SECOND, THIRD, WRONG, INLINE, UNFIT = PASSWORDS
 
 
 async def test_no_secret_of_a_run_is_left_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Passwords, one-time ones, keys, tokens, signing keys, the engine's key: neither in the database, its WAL, logs,
-    exports, partials, checkpoints or names of files, nor in arguments and environment of children; in no spelling."""
+    """Passwords, one-time ones, keys, tokens, signing keys, the keys of engine and upstreams: neither in the database,
+    its WAL, logs, exports, partials, checkpoints or names of files, nor in arguments and environment of children; in no
+    spelling."""
     with secrets_of_a_run(tmp_path) as run:
         async with ScriptedUpstream() as upstream, gatehouse(tmp_path, upstream) as gate:
             run.watch(gate.http)
@@ -162,6 +164,10 @@ async def administrators(gate: Gatehouse, run: Run) -> None:
     await office.done("import", str(tokens))
     tokens.unlink()
     assert (await gate.http.get(f"{gate.url}/api/tags", headers=gate.bearer(IMPORTED))).status_code == 200
+    run.add("an upstream's key", PROVIDERS)
+    assert (await office.cli("upstreams", "key", "up", stdin=PROVIDERS + "\n")).exit_code == 0
+    assert (await gate.chat()).status_code == 200
+    assert f"Bearer {PROVIDERS}" in {each.headers.get("authorization") for each in gate.upstream.requests}
     for form in ("csv", "jsonl"):
         await office.done("audit", "export", "--format", form, "--output", str(gate.data / f"all.{form}"))
     await office.done("audit", "search", "text:Why", "since:1h")

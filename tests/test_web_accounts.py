@@ -273,7 +273,7 @@ async def test_a_keys_life_at_its_owners_hands(tmp_path: Path) -> None:
             ["llama3*"],
             ["127.0.0.1/32"],
         )
-        assert "in_path" not in row, "/k/KEY is not served: nothing may offer it"
+        assert row["in_path"] is False, "that it may stand in the path is for an administrator to say"
         assert row["expires"] > row["created"]
 
         rotated = await http.post(f"/auth/keys/{key_id}/rotate", json={"grace_seconds": 60}, headers=session)

@@ -51,6 +51,7 @@ class KeyRow(msgspec.Struct, kw_only=True):
     previous_until: Annotated[str | None, Meta(description="Until then the secret of before works, too.")]
     last_used: str | None
     last_address: str | None
+    in_path: Annotated[bool, Meta(description="Whether it may stand in the path, /k/KEY/…; an administrator decides.")]
 
 
 class IssuedKey(KeyRow, kw_only=True):
@@ -189,6 +190,7 @@ def _fields(key: Key, now_us: int) -> dict[str, Any]:
         "previous_until": iso_or_none(key.previous_until_us),
         "last_used": iso_or_none(key.last_used_us),
         "last_address": key.last_address or None,
+        "in_path": key.in_path,
     }
 
 

@@ -47,6 +47,7 @@ PUBLIC_DRAWS = {
     "daemon.audit.chain:new_salt": "the salt of a body, which lies beside it",
     "daemon.audit.export:Outgoing.__init__": "the id of an export",
     "daemon.hub:Hub.__init__": "the boot id that watchers compare",
+    "daemon.providers.sealing:Seal.sealed": "a nonce, which lies beside what was sealed with it",
     "daemon.store.users:add": "the key of a user's body lookups, kept in the database and erased with the user",
 }
 PUBLIC_FIELDS = frozenset(
