@@ -30,6 +30,7 @@ from daemon.audit.journal import Journal
 from daemon.clock import Clock
 from daemon.config import Deadlines
 from daemon.deadlines import Watch
+from daemon.dialects import unknown
 from daemon.dialects.asks import Ask
 from daemon.dialects.translator import Translator, UpstreamSaid
 from daemon.exchange import FREE_OF_CHARGE, STATUS_OF_END, EndState, Exchange
@@ -156,8 +157,7 @@ class Gate:
                     async with running.place:
                         self._seated(running.exchange)
                         async with self._opened(running, running.attempts.route) as response:
-                            headers = self._admission.rate_limit_headers(running.ticket)
-                            client.begin(running.translator.content_type, headers)
+                            client.begin(running.translator.content_type, self._headers(ask, running))
                             end = await self._relay(running, response, client)
                     break
                 except UpstreamFailed as failure:
@@ -305,6 +305,13 @@ class Gate:
         visit.admitted(exchange)
         self.changed(exchange)
         return running
+
+    def _headers(self, ask: Ask, running: Running) -> dict[str, str]:
+        """What is known of an answer before its first byte."""
+        headers = self._admission.rate_limit_headers(running.ticket)
+        if ask.shape.family != running.attempts.route.upstream.kind and (ignored := unknown.told(ask)):
+            headers["X-Gatelodge-Ignored"] = ignored
+        return headers
 
     def _seated(self, exchange: Exchange) -> None:
         exchange.seated = self._clock.wall()

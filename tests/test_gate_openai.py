@@ -75,6 +75,21 @@ async def test_a_stream_ends_with_done_and_tells_its_usage_only_when_asked(gate:
         assert (row.state, row.tokens_in, row.tokens_out) == ("ok", 1, 3)
 
 
+async def test_nothing_that_is_not_understood_is_dropped_in_silence(gate: Gatehouse) -> None:
+    """Relayed as it is, or else: what would have changed the answer is refused by name, the rest is named."""
+    odd = QUESTION | {"min_tokens": 0, "chat_id": "7", "cross\r\nX-Other: 1": 1, "background": None}
+    answer = await gate.post(CHAT, odd)
+    assert answer.status_code == 200
+    refused = await gate.post(CHAT, QUESTION | {"guided_choice": ["yes", "no"]})
+    if gate.upstream.kind == "openai":
+        assert gate.upstream.requests[-2].body.items() >= odd.items()
+        assert "x-gatelodge-ignored" not in answer.headers and refused.status_code == 200
+    else:
+        assert answer.headers["x-gatelodge-ignored"] == "min_tokens, chat_id, +1"
+        assert "x-other" not in answer.headers
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "guided_choice")
+
+
 async def test_completions_are_served(gate: Gatehouse) -> None:
     """The older route, streamed and not."""
     asked = {"model": MODEL, "prompt": "Why?"}

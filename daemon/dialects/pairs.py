@@ -24,6 +24,7 @@ from daemon.dialects import (
     responses_conversation,
     text,
     translator,
+    unknown,
 )
 from daemon.dialects.anthropic_stream import AnthropicStream
 from daemon.dialects.anthropic_through import AnthropicThrough, AnthropicWhole
@@ -65,6 +66,8 @@ def translator_for(ask: Ask, upstream_kind: str, clock: Clock) -> Translator:
     BadRequest where the upstream could only answer something else than what was asked.
     """
     family = ask.shape.family
+    if family != upstream_kind:
+        unknown.refuse_obeyed(ask)
     special = _SPECIAL.get((family, upstream_kind))
     chosen = special(ask, clock) if special is not None else None
     if chosen is not None:

@@ -201,7 +201,7 @@ def origin_headers(headers: httputil.HTTPHeaders, house: House) -> dict[str, str
     return {
         "Access-Control-Allow-Origin": origin,
         "Vary": "Origin",
-        "Access-Control-Expose-Headers": "X-Request-Id, Retry-After, RateLimit, RateLimit-Policy",
+        "Access-Control-Expose-Headers": "X-Request-Id, Retry-After, RateLimit, RateLimit-Policy, X-Gatelodge-Ignored",
     }
 
 
