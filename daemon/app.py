@@ -52,7 +52,7 @@ from daemon.providers.prices import Prices
 from daemon.providers.registry import Registry
 from daemon.providers.sealing import Seal
 from daemon.readiness import Readiness
-from daemon.relay import Gate, Visit
+from daemon.relay import Gate
 from daemon.reload import pairs, reload
 from daemon.store.database import Database, StoreFailed
 from daemon.store.opening import not_started
@@ -60,6 +60,7 @@ from daemon.store.settings import get_setting, set_setting
 from daemon.traffic.admission import Admission
 from daemon.traffic.limits import Limits
 from daemon.traffic.restore import restore
+from daemon.underway import Visit
 from daemon.usage import keep_added_up
 from daemon.web.routes import application, relayed
 from daemon.web.server import GateServer, check_address, listen, tls_context

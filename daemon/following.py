@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from daemon.relay import Running
+    from daemon.underway import Running
 
 LARGEST = 1024 * 1024  # bytes that wait for a viewer
 

@@ -42,7 +42,7 @@ def answer_texts(route: str, segments: Sequence[bytes]) -> list[bytes]:
 
 
 def pieces_in(route: str, segments: Sequence[bytes]) -> int:
-    """How many whole pieces of a stream were sent, each about a token (`daemon/relay.py` charges a cut answer so)."""
+    """Whole pieces of a stream that were sent, each about a token (so `daemon/underway.py` charges a cut answer)."""
     shape = _shape(route)
     if shape is None or shape in _VECTORS:
         return 0

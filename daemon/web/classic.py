@@ -25,7 +25,7 @@ from daemon.dialects import asks, classic_asks, errors, ollama_bodies, text
 from daemon.dialects.asks import Ask
 from daemon.dialects.ollama import only_response, with_response
 from daemon.house import House
-from daemon.relay import Visit
+from daemon.underway import Visit
 from daemon.web import base, ollama
 from daemon.web.base import Handler
 from daemon.web.described import Lines, Operation, Text, of_default_model

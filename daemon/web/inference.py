@@ -24,7 +24,7 @@ from daemon.dialects.errors import ErrorShape, Reading
 from daemon.dialects.translator import TEXT, in_stream_error
 from daemon.exchange import new_request_id
 from daemon.house import House
-from daemon.relay import Visit
+from daemon.underway import Visit
 from daemon.web import base
 from daemon.web.described import Operation
 from daemon.web.stream import ClientStream

@@ -241,7 +241,7 @@ ROWS = (
         ),
         (
             Mutation(
-                "daemon/relay.py",
+                "daemon/underway.py",
                 "return self.translator.gained()",
                 'return b""',
                 (f"{SEGMENTS}::test_a_crash_keeps_what_an_answer_had_a_second_ago",),
