@@ -25,12 +25,12 @@ def opened(exchange: Exchange, *, at_us: int) -> Record:
         user_id=exchange.user_id,
         user=exchange.user,
         key_id=exchange.key_id,
-        client_label=_text(exchange.client_label),
+        client_label=text(exchange.client_label),
         address=exchange.address,
-        user_agent=_text(exchange.user_agent),
+        user_agent=text(exchange.user_agent),
         route=exchange.route,
-        model_asked=_text(exchange.model_asked),
-        model=_text(exchange.model),
+        model_asked=text(exchange.model_asked),
+        model=text(exchange.model),
         upstream=exchange.upstream,
         stream=int(exchange.stream),
         received_us=exchange.received,
@@ -49,7 +49,7 @@ def closed(exchange: Exchange, *, at_us: int, clock_us: int) -> Record:
         request_id=exchange.request_id,
         user_id=exchange.user_id,
         state=(state or EndState.REFUSED).value,
-        error=_text(exchange.error)[:LONGEST_ERROR],
+        error=text(exchange.error)[:LONGEST_ERROR],
         sent_upstream=int(exchange.sent_upstream),
         tokens_in=_count(exchange.usage.tokens_in),
         tokens_out=_count(exchange.usage.tokens_out),
@@ -72,9 +72,9 @@ def undelivered(record: Record) -> Record:
     )
 
 
-def _text(text: str) -> str:
+def text(foreign: str) -> str:
     """Text without lone surrogates."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+    return foreign if foreign.isascii() else foreign.encode("utf-8", "replace").decode()
 
 
 def _count(number: int | None) -> int | None:
