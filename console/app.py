@@ -28,13 +28,14 @@ from console.client import Refused, Unreachable
 from console.guard import OutputGuard
 from console.link import Link
 from console.palette import BOLD, DIM
+from console.screens.framed import Framed
 from console.screens.main import MainScreen
 from console.screens.page import Page
 from console.widgets.head import Head
 from console.widgets.prompt import Prompt
 
 MOVING = ("Rows", "Text")  # places of keys that move about
-
+FRAMED = {binding.action for binding in Framed.BINDINGS if isinstance(binding, Binding)}
 
 TYPED_AHEAD = 2.0  # seconds for which an action that has not asked yet keeps other keys from acting
 
@@ -63,6 +64,7 @@ class Lodge(App[None]):
         self.link = Link(path, clock=monotonic)
         self.channel = Channel(path)
         self.slow = slow
+        self.is_looked_at = True  # the terminal has the focus
         self.now = now
         self.monotonic = monotonic
         self.head = Head(self.link, now, monotonic, seat)
@@ -106,10 +108,17 @@ class Lodge(App[None]):
             await asyncio.sleep(1.0)
 
     def on_app_focus(self) -> None:
-        self.main.looked_at(True)
+        self.looked_at(True)
 
     def on_app_blur(self, _: events.AppBlur) -> None:
-        self.main.looked_at(False)
+        self.looked_at(False)
+
+    def looked_at(self, yes: bool) -> None:
+        """Whether the terminal has the focus: the screen in sight slows down where it has not."""
+        if yes != self.is_looked_at:
+            self.is_looked_at = yes
+            if isinstance(self.screen, Framed):
+                self.screen.pace()
 
     # -- what the pages ask for ----------------------------------------------------------------------------------------
 
@@ -145,13 +154,13 @@ class Lodge(App[None]):
         return super().push_screen(*given, **more)
 
     def say(self, sentence: str, level: str = "info") -> None:
-        """A sentence in the footer; `level` info, good or bad."""
-        self.prompt.say(sentence, level)
+        """A sentence in the footer; `level` info, good, bad, or away: what holds only until the daemon is back."""
+        self.prompt.say(sentence, level, connections=self.link.connections)
 
     async def go_to(self, name: str, *, find: str = "") -> Page | None:
         """Bring a page into sight, and its filter to `find` where that is given."""
         while len(self.screen_stack) > 1:
-            await self.pop_screen()
+            await self.screen.dismiss(None)  # whoever waits for it goes on, as after Esc
         page = await self.main.go_to(name)
         if page is not None and find:
             page.apply_filter(find)
@@ -195,7 +204,7 @@ class Lodge(App[None]):
 
     def show_help(self) -> None:
         """The keys that do something here, from the bindings in force."""
-        from console.screens.overlay import Overlay
+        from console.screens.overlay import Help
         from console.widgets.keys import key_name
 
         paragraphs: list[str | tuple[str, Style]] = []
@@ -205,14 +214,14 @@ class Lodge(App[None]):
             # Those with Ctrl, Shift or Super are Textual's own; terminals and multiplexers take them.
             its_own = "+" in binding.key or binding.key == "tab"
             if binding.description and not binding.system and not its_own and active.enabled:
-                keys = places.setdefault(_place(active.node), {}).setdefault(binding.description, [])
+                keys = places.setdefault(_place(active.node, binding.action), {}).setdefault(binding.description, [])
                 keys.append(key_name(binding))
         # What this page alone can do is what one came for; how to move in a list is known from elsewhere.
         for place, described in sorted(places.items(), key=lambda found: found[0] in MOVING):
             paragraphs += ["", (place, BOLD)]
             paragraphs += [f"  {' '.join(keys):<14}{description}" for description, keys in described.items()]
         paragraphs += ["", ("Every action is a command, too: type : and Tab, or see `gatelodge --help`.", DIM)]
-        self.push_screen(Overlay("Keys", paragraphs))
+        self.push_screen(Help("Keys", paragraphs))
 
     async def action_quit(self) -> None:
         if self.unfinished:
@@ -245,9 +254,11 @@ class Lodge(App[None]):
         self._close_messages_no_wait()
 
 
-def _place(node: object) -> str:
+def _place(node: object, action: str) -> str:
     if isinstance(node, Page):
         return type(node).__name__.removesuffix("Page")
+    if isinstance(node, Framed) and action in FRAMED:
+        return "Everywhere"
     return {"VTable": "Rows", "TextView": "Text", "MainScreen": "Everywhere", "Lodge": "Everywhere"}.get(
         type(node).__name__, "Here"
     )

@@ -43,6 +43,7 @@ class Link:
         self.daemon_version = ""
         self.started = 0  # when the daemon was, Unix microseconds; 0: not known yet
         self.version = 0
+        self.connections = 0  # how often the daemon was there, or there again
         self._hurry = asyncio.Event()
 
     @property
@@ -88,6 +89,7 @@ class Link:
                 self.started = 0
         self.mirror.apply(message)
         if not isinstance(message, Hello):  # the snapshot that follows makes it whole
+            self.connections += not self.is_live
             self.state, self.cause, self.mismatch = "live", "", False
 
     def _lose(self, cause: str, *, mismatch: bool = False) -> None:

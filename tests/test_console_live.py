@@ -243,9 +243,9 @@ async def test_what_is_stale_does_not_grow_older(tmp_path: Path) -> None:
 async def test_nobody_looks_it_draws_once_a_second(tmp_path: Path) -> None:
     """A terminal that lost the focus costs a quarter; with the focus it is quick again."""
     async with open_seat(tmp_path) as seat:
-        seat.app.main.looked_at(False)
+        seat.app.looked_at(False)
         await seat.sees("1 Hz")
-        seat.app.main.looked_at(True)
+        seat.app.looked_at(True)
         await seat.sees("4 Hz")
 
 

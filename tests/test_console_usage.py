@@ -24,7 +24,7 @@ from tests.rigs.until import until
 @pytest.fixture(autouse=True)
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tick of a fortieth of a second: what is tested is what comes, not how often it is drawn."""
-    monkeypatch.setattr("console.screens.main.TICK", 0.025)
+    monkeypatch.setattr("console.screens.framed.TICK", 0.025)
 
 
 @asynccontextmanager

@@ -61,13 +61,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Tab:
-    """One page: `name` is its word on the command line, `place` where it is written, `badge` what its tab adds."""
+    """One page: `name` is its word on the command line, `place` where it is written, `badge` what its tab adds.
+
+    `short` is the title where there is little room.
+    """
 
     digit: str
     name: str
     title: str
     place: str
     badge: Callable[[Mirror], str] = lambda _: ""
+    short: str = ""
 
     def make(self) -> Page:
         """A new page."""
@@ -89,9 +93,9 @@ TABS: tuple[Tab, ...] = (
     Tab("1", "live", "Live", "console.screens.live:LivePage"),
     Tab("2", "users", "Users", "console.screens.users:UsersPage", _pending),
     Tab("3", "keys", "Keys", "console.screens.keys:KeysPage"),
-    Tab("4", "models", "Models", "console.screens.models:ModelsPage", _sick),
-    Tab("5", "usage", "Usage", "console.screens.usage:UsagePage"),
-    Tab("6", "audit", "Audit", "console.screens.audit:AuditPage"),
-    Tab("7", "limits", "Limits", "console.screens.limits:LimitsPage"),
+    Tab("4", "models", "Models", "console.screens.models:ModelsPage", _sick, "Mod"),
+    Tab("5", "usage", "Usage", "console.screens.usage:UsagePage", short="Use"),
+    Tab("6", "audit", "Audit", "console.screens.audit:AuditPage", short="Aud"),
+    Tab("7", "limits", "Limits", "console.screens.limits:LimitsPage", short="Lim"),
     Tab("8", "jobs", "Jobs", "console.screens.jobs:JobsPage"),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import ClassVar
 
 import msgspec
 from textual.binding import Binding, BindingType
@@ -18,9 +18,6 @@ from console.screens.overlay import Overlay
 from console.screens.page import why
 from console.widgets.lines import Part
 
-if TYPE_CHECKING:
-    from console.app import Lodge
-
 AT_ONCE = 200
 
 
@@ -34,11 +31,6 @@ class AdministratorsScreen(Overlay):
         self._records: list[AdminRecord] = []
         self._complete = False
         self._problem = ""
-
-    @property
-    def lodge(self) -> Lodge:
-        """The program."""
-        return cast("Lodge", self.app)
 
     def on_mount(self) -> None:
         self.action_more()

@@ -7,7 +7,7 @@ be: saving gives all of it.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import msgspec
 from rich.style import Style
@@ -25,9 +25,6 @@ from console.screens.overlay import Overlay, Paragraph
 from console.screens.page import why
 from console.widgets.lines import Part
 
-if TYPE_CHECKING:
-    from console.app import Lodge
-
 LONGEST = 512 * 1024  # characters of one text that are shown
 
 
@@ -39,7 +36,6 @@ class AuditedScreen(Overlay):
         Binding("w", "save", "Save"),
         Binding("y", "copy", "Copy the answer"),
         Binding("t", "thinking", "Thinking", show=False),
-        Binding("question_mark", "help", "Help", key_display="?"),
     ]
 
     def __init__(self, log_id: int) -> None:
@@ -51,11 +47,6 @@ class AuditedScreen(Overlay):
         self._chain_problem = ""
         self._as_json = False
         self._shows_thinking = True
-
-    @property
-    def lodge(self) -> Lodge:
-        """The program."""
-        return cast("Lodge", self.app)
 
     def on_mount(self) -> None:
         self.draw()
@@ -110,9 +101,6 @@ class AuditedScreen(Overlay):
     def action_thinking(self) -> None:
         self._shows_thinking = not self._shows_thinking
         self.draw()
-
-    def action_help(self) -> None:
-        self.lodge.show_help()
 
     def action_copy(self) -> None:
         if self.exchange is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import Any, ClassVar
 
 from textual.binding import Binding, BindingType
 
@@ -22,11 +22,6 @@ from console.screens.page import why
 from console.widgets.head import rate
 from console.widgets.lines import Part
 
-if TYPE_CHECKING:
-    from console.app import Lodge
-
-TICK = 0.25
-
 
 class ExchangeScreen(Overlay):
     """Follows the exchange with this id until it ends or one goes back."""
@@ -35,7 +30,6 @@ class ExchangeScreen(Overlay):
         Binding("c", "cancel", "Cancel"),
         Binding("f", "follow", "Follow the end"),
         Binding("t", "thinking", "Thinking", show=False),
-        Binding("question_mark", "help", "Help", key_display="?"),
     ]
 
     def __init__(self, request_id: str) -> None:
@@ -51,14 +45,8 @@ class ExchangeScreen(Overlay):
         self._changed = True
         self._shows_thinking = True
 
-    @property
-    def lodge(self) -> Lodge:
-        """The program."""
-        return cast("Lodge", self.app)
-
     def on_mount(self) -> None:
         self.run_worker(self._follow(), group="follow")
-        self.set_interval(TICK, self.tick)
 
     async def _follow(self) -> None:
         try:
@@ -83,10 +71,10 @@ class ExchangeScreen(Overlay):
 
     # -- drawing -------------------------------------------------------------------------------------------------------
 
-    def tick(self) -> None:
+    def tick_body(self) -> None:
         """Draw what came since the last time."""
         self.heading.show([self._heading()])
-        if self._changed and self.is_current:
+        if self._changed:
             self._changed = False
             self.view.show(self._paragraphs())
 
@@ -154,9 +142,6 @@ class ExchangeScreen(Overlay):
     def action_thinking(self) -> None:
         self._shows_thinking = not self._shows_thinking
         self._changed = True
-
-    def action_help(self) -> None:
-        self.lodge.show_help()
 
     def action_cancel(self) -> None:
         if self._ended is not None:

@@ -34,7 +34,7 @@ A = TypeVar("A")
 
 CHANGED_MEANWHILE = "changed_meanwhile"
 ACTION = "action"
-AWAY = "nothing is changed while the daemon is away; try again when it is back"
+AWAY = "nothing is changed while the daemon is away; try again when it is LIVE"
 WIDE = 140  # columns of the terminal from which the detail pane is shown
 TALL = 45  # lines of the terminal from which plots are shown
 
@@ -85,7 +85,7 @@ class Page(Widget, can_focus=False):
     # -- what a page uses ----------------------------------------------------------------------------------------------
 
     def say(self, sentence: str, level: str = "info") -> None:
-        """A sentence in the footer; `level` info, good or bad."""
+        """A sentence in the footer; `level` info, good, bad, or away (see `level_of`)."""
         self.lodge.say(sentence, level)
 
     def begin(self, work: Coroutine[Any, Any, None], *, group: str = ACTION) -> None:
@@ -108,7 +108,7 @@ class Page(Widget, can_focus=False):
         try:
             return await self.attempt(verb, request)
         except (Refused, Unreachable) as error:
-            self.say(why(error), "bad")
+            self.say(why(error), level_of(error))
             return None
 
     async def attempt(self, verb: Verb[Q, A], request: Q) -> A:
@@ -122,7 +122,7 @@ class Page(Widget, can_focus=False):
         if not self.lodge.may_begin():
             return False
         if not self.lodge.link.is_live:
-            self.say(AWAY, "bad")
+            self.say(AWAY, "away")
         return self.lodge.link.is_live
 
     async def fill_until_done(
@@ -148,6 +148,11 @@ class Page(Widget, can_focus=False):
                     return None
                 problem = f"Not done: {why(error)}."
                 fields = [replace(field, value=typed[field.name]) for field in fields]
+
+
+def level_of(error: Refused | Unreachable) -> str:
+    """How what was not done is said: that there is no daemon holds only until it is back."""
+    return "bad" if isinstance(error, Refused) else "away"
 
 
 def why(error: Refused | Unreachable) -> str:

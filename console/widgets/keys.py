@@ -15,6 +15,7 @@ NAMES |= {"pagedown": "PgDn", "pageup": "PgUp", "home": "Home", "end": "End", "u
 NAMES |= {"left": "←", "right": "→", "tab": "Tab"}
 
 SHARED = ("filter", "sort", "pause")  # what every table has: after what the page alone has
+EVERYWHERE = ("command", "help", "back", "leave")  # last, and never left out
 
 
 def key_name(binding: Binding) -> str:
@@ -57,7 +58,8 @@ class Keys(Lines):
         self.show([parts])
 
     def _group(self, each: ActiveBinding) -> int:
-        return 2 if each.node is self.screen else int(each.binding.action in SHARED)
+        action = each.binding.action
+        return 2 + EVERYWHERE.index(action) if action in EVERYWHERE else int(action in SHARED)
 
     @staticmethod
     def _width(bindings: Sequence[ActiveBinding]) -> int:

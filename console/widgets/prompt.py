@@ -27,7 +27,7 @@ from console.widgets.lines import Lines, Part
 Completer = Callable[[str], Awaitable[list[str]]]  # a typed line -> whole lines that it may become
 SETTLED = 0.5  # seconds after which every key has found the new focus
 YES_OR_NO = "  [y] yes  [N] no"
-STYLES = {"info": PLAIN, "good": GOOD, "bad": BAD}
+STYLES = {"info": PLAIN, "good": GOOD, "bad": BAD, "away": BAD}
 
 
 class Entry(Input):
@@ -114,6 +114,7 @@ class Prompt(Widget, can_focus=True):
         self._line: asyncio.Future[str | None] | None = None
         self._on_change: Callable[[str], None] | None = None
         self._back: Widget | None = None
+        self._away_since: int | None = None  # how often the daemon had been there when it was said to be away
         self.questions = 0  # that were asked
         self._asked_at = 0.0
 
@@ -128,10 +129,19 @@ class Prompt(Widget, can_focus=True):
         """Whether an answer is waited for."""
         return self._question is not None or self._line is not None
 
-    def say(self, sentence: str, level: str = "info") -> None:
-        """A sentence, of foreign words perhaps; it stands until the next one, or the next key that does something."""
+    def say(self, sentence: str, level: str = "info", *, connections: int = 0) -> None:
+        """A sentence, of foreign words perhaps; it stands until the next one, or the next key that does something.
+
+        One of level `away` goes when the daemon is there again: see `forget_away`.
+        """
         if self._question is None:
+            self._away_since = connections if level == "away" else None
             self._said.show([[(clean(sentence), STYLES[level])]] if sentence else [])
+
+    def forget_away(self, connections: int) -> None:
+        """The daemon was there so often by now: what was said because it was away no longer holds."""
+        if self._away_since is not None and self._away_since != connections:
+            self.say("")
 
     @property
     def said(self) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from console.cells import cell_len
 from console.screens import TABS
+from console.screens.framed import Framed
 from tests.rigs.console import frame_of
 from tests.rigs.showcase import showcase
 from tests.rigs.until import until
@@ -76,7 +77,9 @@ async def draw(folder: Path, size: tuple[int, int], *, pictures: bool = False) -
             while (frame := frame_of(app)) != before:  # as it stays
                 before = frame
                 await pilot.pause(0.01)
-                app.main.tick()
+                for screen in app.screen_stack:
+                    if isinstance(screen, Framed):
+                        screen.tick()
                 await pilot.pause()
             drawn[scene.name] = picture(app.export_screenshot(title="gatelodge")) if pictures else frame + "\n"
             while len(app.screen_stack) > 1 or app.prompt.is_asking:

@@ -69,7 +69,7 @@ async def showcase(folder: Path, *, size: tuple[int, int]) -> AsyncIterator[tupl
 
 def furnish(daemon: ScriptedDaemon) -> None:
     """Put it all there."""
-    for user in (*_users(), *_registrations()):
+    for user in (*_users(), *registrations()):
         daemon.put("registration" if user.code else "user", user.code or str(user.id), user)
     for key in _keys():
         daemon.put("key", key.id, key)
@@ -137,7 +137,8 @@ def _users() -> list[UserRow]:
     ]
 
 
-def _registrations() -> list[UserRow]:
+def registrations() -> list[UserRow]:
+    """Who waits to be let in."""
     more = {"status": "pending", "approved": None, "keys": 0}
     return [
         msgspec.structs.replace(
