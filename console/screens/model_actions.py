@@ -5,18 +5,20 @@ Rule: each gets its target as it was at the key press.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 from rich.style import Style
 
 from common import protocol
-from common.protocol import ModelTarget, Nothing, UpstreamsSeats, UpstreamTarget
+from common.protocol import ModelAccess, ModelTarget, Nothing, UpstreamsSeats, UpstreamTarget
 from common.untrusted import clean, clean_block
 from console.cells import fit
 from console.mirror import Row
 from console.palette import BOLD, DIM, PLAIN
 from console.widgets.form import Field
+from console.widgets.lines import Line
 
 if TYPE_CHECKING:
     from console.screens.models import ModelsPage
@@ -45,6 +47,19 @@ async def show(page: ModelsPage, target: ModelTarget) -> None:
 def _short(value: object) -> str:
     text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
     return text if len(text) <= 2000 else text[:2000] + "…"
+
+
+def who_may(rows: Sequence[ModelAccess]) -> list[Line]:
+    """The same in few words, for the pane beside the table: a line a user, with the keys that are for it."""
+    users: dict[str, list[str]] = {}
+    for row in rows:
+        ways = users.setdefault(clean(row.user), [])
+        if row.by == "key":
+            ways.append(clean(row.label) or row.key or "")
+    lines: list[Line] = [[(f"WHO MAY ({len(users)})", BOLD)]]
+    for user, keys in users.items():
+        lines.append([fit(user, 27) + " ", (", ".join(keys) or "login", DIM)])
+    return lines if users else [[("WHO MAY", BOLD)], ["nobody"]]
 
 
 async def access(page: ModelsPage, target: ModelTarget) -> None:

@@ -13,7 +13,9 @@ from console.mirror import Row
 from console.moments import age, time_left
 from console.palette import BAD, BOLD, GOOD, PLAIN, WAITING, WARNING
 from console.pulls import Pull
+from console.widgets.plots import bar
 
+BAR = 6  # cells of a pull's progress in its line
 STATES = {"ok": GOOD, "down": BAD, "unknown": WARNING, "drained": WARNING, "loaded": GOOD, "failed": BAD}
 
 
@@ -81,7 +83,7 @@ def pull_line(pull: Pull, upstream: str, order: int) -> Row:
         "size": pull.total,
         "vram": None,
         "until": "",
-        "about": pull.words(),
+        "about": pull.words() if pull.problem else f"{bar(pull.part or 0.0, BAR)} {pull.words()}",
         "style": BAD if pull.problem else PLAIN,
         "row": {"pull": pull},
     }
