@@ -621,7 +621,7 @@ class EndedRow(Message):
     elapsed: float  # seconds from received to ended
     tokens_in: int | None
     tokens_out: int | None
-    tokens_per_second: float | None  # out, from the first byte to the end
+    tokens_per_second: float | None  # out, from the first byte to the end; None: too few or too soon to say
 
 
 class LiveTarget(Request):

@@ -17,6 +17,8 @@ from daemon.exchange import EndState, Exchange
 MOST_ENDED = 100
 MOST_REFUSED = 100  # different callers and reasons
 ONE_ROW = 60 * SECOND  # refusals of one caller and reason are one row for so long
+FEWEST = 8  # tokens from which an ended exchange has a pace: fewer came in one piece, or nearly
+SHORTEST = 0.5  # seconds that they took, at least: else the network's pace would be shown, not the model's
 LATELY = 300  # seconds over which failures are counted
 MINUTE = 60
 _REFUSED = "refused-"  # begins the ids of such rows
@@ -174,7 +176,7 @@ class _Ended:
         state, error = self._state
         tokens_in, tokens_out = self._tokens
         pace = None
-        if tokens_out and first_byte is not None and ended > first_byte:
+        if tokens_out and tokens_out >= FEWEST and first_byte is not None and ended - first_byte >= SHORTEST * SECOND:
             pace = round(tokens_out * SECOND / (ended - first_byte), 1)
         return EndedRow(
             id=request_id,

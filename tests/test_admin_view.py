@@ -248,6 +248,24 @@ def test_a_pace_is_that_of_the_last_seconds() -> None:
     assert pace.of("a") == 0.0 and pace.total() == 0.0
 
 
+@pytest.mark.parametrize(
+    ("tokens", "seconds", "pace"),
+    [(40, 2.0, 20.0), (12, 0.002, None), (7, 3.0, None), (8, 0.5, 16.0), (None, 9.0, None)],
+)
+def test_an_ended_exchange_has_a_pace_only_where_it_means_something(
+    tokens: int | None, seconds: float, pace: float | None
+) -> None:
+    """A few tokens in one piece would give thousands a second: that is the network's pace, not the model's."""
+    recent = Recent()
+    ended = exchange("a", EndState.OK)
+    ended.first_byte = ended.received
+    ended.ended = ended.received + round(seconds * 1e6)
+    ended.usage.tokens_out = tokens
+    recent.ended(ended)
+    ((_, row),) = recent.rows()
+    assert row.tokens_per_second == pace
+
+
 async def test_a_viewer_that_leaves_is_forgotten_and_one_too_many_is_refused(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -125,20 +125,28 @@ async def test_pause_holds_what_is_shown(tmp_path: Path) -> None:
 
 
 async def test_an_exchange_is_read_as_it_streams(tmp_path: Path) -> None:
-    """Enter shows prompt and answer so far, then what comes; that it was looked at is in the audit. Esc goes back."""
-    async with open_seat(tmp_path, size=(100, 30), limits__requests_per_hour=100) as seat:
+    """What was asked and answered first, the request below; then what comes. That it was looked at is in the audit. What
+    has ended is not offered to be cancelled, but its record is; Esc goes back."""
+    async with open_seat(tmp_path, limits__requests_per_hour=100) as seat:
         gate = asyncio.Event()
         seat.upstream.default = stall_after(2, gate)
         client = asyncio.create_task(seat.office.gate.chat(stream=True))
         await seat.sees("1 of 1")
         await seat.press("enter")
-        await seat.sees("PROMPT", "Why?", "ANSWER", "limit", "received")
-        before = seat.frame()
+        frame = await seat.sees("PROMPT", "Why?", "ANSWER", "w0 w1", "limit ", "timings", "c Cancel")
+        lines = frame.split("\n")
+        assert lines[3].startswith("req ") and "ana@example.org · smollm2:135m on up" in lines[4]
+        assert [lines[5], lines[6]] == [" PROMPT", " Why?"]
+        assert "first byte +" in seat.line("timings")
         gate.set()
         await client
-        frame = await seat.sees("ENDED ok")
-        assert len(frame) > len(before) - 40
+        frame = await seat.sees("ENDED ok", "Enter Its record")
+        assert "Cancel" not in frame
+        await seat.press("c")
+        assert not seat.app.prompt.is_asking
         assert any(record["verb"].startswith("live/") or "live" in record["verb"] for record in seat.office.recorded())
+        await seat.press("enter")
+        await seat.sees("log ", "RECORD", "Why?")
         await seat.press("escape")
         await seat.sees("[1 Live]")
 

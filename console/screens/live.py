@@ -15,30 +15,18 @@ from textual.binding import Binding, BindingType
 
 from common import protocol, times
 from common.protocol import CancelRequest
+from console import states
 from console.columns import Cell, Column
 from console.mirror import Row
 from console.palette import BAD, BOLD, DIM, GOOD, PLAIN, WAITING, WARNING
 from console.screens.page import TablePage
+from console.widgets.facts import paragraphs
 from console.widgets.head import POINT, rate
 from console.widgets.lines import Line, Part
 from console.widgets.plots import plot
 
 STALLED = 5.0  # seconds without a piece from which a running exchange is called STALL
 KEPT = 10.0  # seconds that an ended exchange stays in the list
-ENDED = {
-    "ok": "ok",
-    "client_left": "left",
-    "cancelled_by_admin": "cancelled",
-    "upstream_error": "up-error",
-    "timeout_connect": "timeout",
-    "timeout_first_byte": "timeout",
-    "timeout_idle": "timeout",
-    "timeout_total": "timeout",
-    "queue_timeout": "timeout",
-    "user_disabled": "disabled",
-    "credential_revoked": "revoked",
-    "budget_spent": "budget",
-}
 
 
 @dataclass(frozen=True)
@@ -169,12 +157,18 @@ class LivePage(TablePage):
         if self.chosen is None:
             return
         row_id, line = self.chosen
-        if line.group == 2:
-            self.action_audit()
-            return
-        from console.screens.exchange import ExchangeScreen
+        if line.group != 2:
+            from console.screens.exchange import ExchangeScreen
 
-        self.app.push_screen(ExchangeScreen(row_id))
+            self.app.push_screen(ExchangeScreen(row_id))
+        elif request_id := line.row["request_id"]:
+            from console.screens.audited import AuditedScreen
+
+            self.app.push_screen(AuditedScreen(request_id))
+        else:  # refusals are counted, and have no record that could be asked for by an id
+            from console.screens.overlay import Overlay
+
+            self.app.push_screen(Overlay("refused", paragraphs(detail_lines(line)[1:])))
 
     def action_cancel(self) -> None:
         if self.chosen is None:
@@ -244,12 +238,9 @@ def _place(row: Row) -> str:
 
 def ended_line(row: Row) -> LiveLine:
     """What the row of an ended exchange, or of refusals, says."""
-    if row["state"] == "refused":
-        state, style = "refused", WARNING
-    else:
-        state = ENDED.get(row["state"], str(row["state"]))
-        style = DIM if row["state"] in ("ok", "client_left") else BAD
-    return LiveLine(row, state, style, 2, row["tokens_per_second"], row["tokens_out"], row["elapsed"])
+    name = row["state"]
+    style = DIM if name == "ok" else states.style(name)  # it steps back beside what runs
+    return LiveLine(row, states.word(name), style, 2, row["tokens_per_second"], row["tokens_out"], row["elapsed"])
 
 
 def _clock(moment: str | None) -> str:
@@ -259,9 +250,10 @@ def _clock(moment: str | None) -> str:
 def detail_lines(line: LiveLine) -> list[list[Part]]:
     """One exchange in the pane beside the table."""
     row = line.row
+    state = states.full(row["state"]) if line.group == 2 else line.state
     pairs: list[tuple[str, Any]] = [
         ("request", row["request_id"]),
-        ("state", line.state if not row.get("error") else f"{line.state}: {row['error']}"),
+        ("state", f"{state}: {row['error']}" if row.get("error") else state),
         ("user", row["user"]),
         ("model", row["model"]),
         ("upstream", row["upstream"]),
