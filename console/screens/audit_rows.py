@@ -6,13 +6,16 @@ from collections.abc import Sequence
 
 from common import times
 from console import states
-from console.cells import wrap
+from console.cells import cut, wrap
 from console.columns import Cell, Column
 from console.figures import count
 from console.mirror import Row
 from console.moments import day_and_time
 from console.palette import BOLD, DIM
 from console.widgets.lines import Line, Part
+
+WIDTH = 44  # cells of the pane
+LINES = 8  # of one value in it: it is drawn four times a second
 
 
 def _state(row: Row) -> Cell:
@@ -53,11 +56,11 @@ def detail_lines(row: Row) -> Sequence[Line]:
     lines: list[list[Part]] = [[("EXCHANGE", BOLD)]]
     for name, value in pairs:
         if value:
-            for n, piece in enumerate(wrap(str(value), 44 - 10)):
+            for n, piece in enumerate(wrap(cut(str(value), LINES * (WIDTH - 10)), WIDTH - 10)):
                 lines.append([(f"{name if n == 0 else '':<10}", DIM), piece])
     if row["prompt"]:
         lines += [[], [("PROMPT, its beginning", BOLD)]]
-        lines += [[piece] for piece in wrap(row["prompt"], 44)]
+        lines += [[piece] for piece in wrap(cut(row["prompt"], 4 * LINES * WIDTH), WIDTH)]
     return lines
 
 

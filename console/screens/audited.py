@@ -223,7 +223,7 @@ def timings(exchange: AuditExchange) -> str:
 def chain_lines(position: ChainPosition | None, problem: str) -> list[Paragraph]:
     """Where it stands in the chain, and whether that holds."""
     if problem:
-        return [(f"chain     not known: {clean(problem)}", WARNING)]
+        return [(f"chain     not known: {brief(problem)}", WARNING)]
     if position is None:
         return [("chain     being hashed anew …", DIM)]
     lines: list[Paragraph] = [

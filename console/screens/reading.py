@@ -50,7 +50,7 @@ def laid_out(text: Text, room: int, *, its_end: bool = False) -> tuple[list[Para
     ]
     if left_out:
         lines.insert(0 if its_end else len(lines), (f"… {left_out:,} more characters: m shows more", WARNING))
-    return [(clean(text.title), BOLD), *lines], left_out
+    return [(brief(text.title), BOLD), *lines], left_out
 
 
 def all_laid_out(texts: Sequence[Text], room: int) -> tuple[list[Paragraph], int]:
