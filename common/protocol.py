@@ -357,11 +357,13 @@ class LimitUse(Message):
 class LimitRow(LimitValues, kw_only=True):
     """A target's own limits, for a user those in force (its own, else the default's), and what of them is used now.
 
-    `use` is empty for `default`, which every user has by itself: `limits/use` tells of each.
+    `use` is empty for `default`, which every user has by itself: `limits/use` tells of each. `configured`, of `default`
+    alone: the configuration's values, which come back where it is cleared.
     """
 
     target: str
     effective: LimitValues | None = None
+    configured: LimitValues | msgspec.UnsetType = msgspec.UNSET
     use: list[LimitUse] = []
 
 

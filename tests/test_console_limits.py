@@ -15,6 +15,7 @@ from common import protocol
 from common.protocol import LimitsSet, LimitsShow, LimitTarget, LimitValues
 from console.screens import limits
 from tests.rigs.console import Seat, open_seat
+from tests.rigs.gatehouse import ADMIN
 from tests.rigs.until import until
 
 ANA = "user:ana@example.org"
@@ -42,6 +43,11 @@ async def choose(seat: Seat, target: str) -> None:
     await until(lambda: target in seat.app.main.page.table.ids)  # type: ignore[union-attr]
     assert seat.app.main.page.table.select(target)  # type: ignore[union-attr]
     await seat.pilot.pause()
+
+
+def chosen(seat: Seat) -> str | None:
+    """The target under the cursor."""
+    return seat.app.main.page.table.cursor_id  # type: ignore[union-attr,no-any-return]
 
 
 def fill(seat: Seat, **texts: str) -> None:
@@ -167,13 +173,29 @@ async def test_clearing_returns_to_the_default(tmp_path: Path) -> None:
         await seat.sees("99/min · else default")
         await choose(seat, ANA)
         await seat.press("x")
-        await seat.sees(f"Clear the limits of {ANA}?", "Its own go: 99/min.", "The default holds again: 8/min.")
+        await seat.sees(f"Clear the limits of {ANA}?", "the default holds for this user:", "99 → 8 (default)")
         await seat.press("n")
-        await seat.loses("Its own go")
+        await seat.loses("Its own limits go")
         await seat.press("x", "y")
         await seat.sees("are cleared")
         await seat.loses("99/min")
         assert await own(seat, ANA) == LimitValues()
+        assert chosen(seat) == ANA
+        nobody = "user:zoe@example.org"  # who uses nothing: the row stays where the cursor is
+        await seat.office.gate.house.directory.add_user(ADMIN, "zoe@example.org")
+        await seat.office.ask(protocol.LIMITS_SET, LimitsSet(nobody, LimitValues(concurrency=1)))
+        await choose(seat, nobody)
+        await seat.press("x", "y")
+        await seat.sees(f"the limits of {nobody} are cleared")
+        await seat.loses("1 at once")
+        assert chosen(seat) == nobody
+        await seat.office.ask(protocol.LIMITS_SET, LimitsSet("default", LimitValues(requests_per_minute=3)))
+        await seat.sees("3/min")
+        await choose(seat, "default")
+        await seat.press("x")
+        await seat.sees("requests/minute   3 → 8 (configuration)", "at once           unlimited, as it is now")
+        await seat.press("n")
+        await choose(seat, ANA)
         await seat.press("x")
         await seat.sees("has no limits of its own")
 
@@ -191,6 +213,7 @@ async def test_any_target_can_be_limited(tmp_path: Path) -> None:
         fill(seat, target="model:smollm2:135m")
         await seat.press("enter")
         await seat.sees("Limits of model:smollm2:135m")
+        assert chosen(seat) == "model:smollm2:135m"
         fill(seat, requests_per_hour="100")
         await seat.press("enter")
         await seat.sees("requests/hour     unlimited → 100", "0 of 4 requests refused", timeout=20)

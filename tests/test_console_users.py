@@ -40,6 +40,11 @@ async def register(seat: Seat, email: str = LI, address: str = "10.1.2.3") -> st
     return str(code)
 
 
+def under_cursor(seat: Seat) -> str:
+    """The row under the cursor, as it is drawn."""
+    return next((line for line in seat.frame().split("\n") if line.startswith(">")), "")
+
+
 async def choose(seat: Seat, words: str) -> None:
     """Put the cursor on the row with these words."""
     await seat.sees(words)
@@ -85,9 +90,16 @@ async def test_who_waits_is_seen_from_every_page_and_let_in(tmp_path: Path) -> N
         await seat.press("n")
         await seat.loses("Let li@")
         assert "users approve" not in verbs(seat)
+        second = await register(seat, "aa@example.org")
+        await choose(seat, code)
         await seat.press("a", "y")
-        await seat.sees("may come in", "[2 Users]")
+        await seat.sees("is approved and may log in", "[2 Users(1)]")
         assert user(seat, LI)["status"] == "active"
+        # The cursor went with them, past the one who still waits: what is typed next is about them.
+        assert LI in under_cursor(seat) and "active" in under_cursor(seat)
+        await seat.press("a", "y")
+        await seat.sees(f"{LI} is a user already")
+        assert second in seat.app.link.mirror.rows["registration"]
 
 
 async def test_of_several_registrations_of_one_address_the_code_decides(tmp_path: Path) -> None:
@@ -106,13 +118,22 @@ async def test_of_several_registrations_of_one_address_the_code_decides(tmp_path
 async def test_a_registration_is_refused(tmp_path: Path) -> None:
     """`x` `y`; and what is for users does nothing to it but say so."""
     async with users_page(tmp_path) as seat:
-        code = await register(seat)
+        code, other = await register(seat), await register(seat, "zoe@example.org")
+        await seat.sees(other)
         await choose(seat, code)
         await seat.press("d")
         await seat.sees("waits to be let in: a approves, x refuses")
         await seat.press("x", "y")
         await seat.sees(f"{code} of {LI} is refused")
         assert "users discard" in verbs(seat)
+        await until(lambda: other in under_cursor(seat))
+        await seat.press("x")  # typed at the one that went: not at the one that slid to its place
+        await seat.sees("the row under the cursor has just gone")
+        assert "[y]" not in seat.frame()
+        await until(seat.app.main.page.may_act)  # type: ignore[union-attr]
+        await seat.press("x")
+        await seat.sees(f"Refuse the registration {other}")
+        await seat.press("n")
 
 
 async def test_disabling_cuts_their_streams_and_enabling_lets_them_in_again(tmp_path: Path) -> None:
@@ -228,13 +249,16 @@ async def test_a_user_is_created_and_a_refused_form_keeps_what_was_typed(tmp_pat
         await seat.sees("Not done: that e-mail address has characters", 'quo"ted@example.org', "service")
         fill(seat, email="bot@example.org")
         await seat.press("enter", "enter", "enter")
-        await seat.sees("bot@example.org is created; i issues it a key")
+        await seat.sees("bot@example.org is created; i issues it a key", ">active       bot@example.org")
         assert user(seat, "bot@example.org")["service"]
+        seat.app.main.page.apply_filter("mia")  # type: ignore[union-attr]
         await seat.press("c")
         await seat.sees("Create a user")
         fill(seat, email=LI)
         await seat.press("enter", "enter", "enter")
         await seat.sees(f"One-time password of {LI}")
+        await seat.press("escape")
+        await seat.sees(f">active       {LI}")  # what was made is seen, whatever was filtered for
 
 
 async def test_the_daemon_goes_while_a_box_is_open(tmp_path: Path) -> None:

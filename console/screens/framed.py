@@ -220,6 +220,8 @@ class Framed(Screen[T]):
         self.tick()
 
     def on_click(self, event: events.Click) -> None:
+        if self.prompt.is_asking:
+            return  # as with the keys: what is asked is answered first
         if event.screen_y == 2 and (name := self.head.tab_at(event.screen_x)):
             self.run_worker(self.action_page(name))
 

@@ -124,7 +124,7 @@ class JobsPage(TablePage):
         job_id, row = self.chosen
         if _is_over(row):
             self.say(f"job {job_id} is {row['state']} already")
-        elif self.may_change():
+        elif self.may_act():
             self.begin(self._cancel(job_id, row))
 
     async def _cancel(self, job_id: str, row: Row) -> None:

@@ -11,7 +11,7 @@ from common.untrusted import clean
 from console import entries
 from console.mirror import Row
 from console.moments import day_and_time
-from console.screens.page import Page
+from console.screens.page import TablePage
 from console.widgets.form import Field
 
 
@@ -46,7 +46,7 @@ def key_question(typed: dict[str, str]) -> KeysIssue:
     )
 
 
-async def issue_key(page: Page, email: str) -> None:
+async def issue_key(page: TablePage, email: str) -> None:
     """Ask, issue, show."""
     users = sorted(row["email"] for row in page.lodge.link.mirror.rows["user"].values())
     if not users:
@@ -60,12 +60,14 @@ async def issue_key(page: Page, email: str) -> None:
     done = await page.fill_until_done("Issue a key", issue_fields(email, users), [], issue)
     if done is not None:
         question, issued = done
+        page.follow(lambda key_id, _: key_id == issued.id, made=True)
+        page.tick()
         heading = f"The key {clean(issued.id)} ({clean(question.label)}) of {clean(question.user)}"
         await _show(page, heading, issued.id, issued.key, "Shown this once: only its hash is kept.")
         page.say(f"key {clean(issued.id)} is issued to {clean(question.user)}", "good")
 
 
-async def rotate_key(page: Page, key: Row) -> None:
+async def rotate_key(page: TablePage, key: Row) -> None:
     """Ask how long the old secret works on, rotate, show."""
     key_id, label, user = key["id"], key["label"], key["user"]
     paragraphs = [
@@ -97,5 +99,5 @@ def _grace_hint(text: str) -> str:
     return "0: the old secret ends at once" if times.seconds_of(text) == 0 else "then the old secret ends"
 
 
-async def _show(page: Page, heading: str, key_id: str, secret: str, note: str) -> None:
+async def _show(page: TablePage, heading: str, key_id: str, secret: str, note: str) -> None:
     await page.lodge.show_secret(heading, secret, note, file_name=entries.file_name(f"gatelodge-key-{key_id}.txt"))

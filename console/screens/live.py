@@ -176,7 +176,7 @@ class LivePage(TablePage):
         row_id, line = self.chosen
         if line.group == 2:
             self.say(f"{row_id[:8]} has ended already")
-        elif self.may_change():
+        elif self.may_act():
             self.begin(self.cancel(row_id, line))
 
     async def cancel(self, request_id: str, line: LiveLine) -> None:

@@ -284,19 +284,19 @@ class ModelsPage(TablePage):
             self.begin(model_actions.stop_pull(self, *self.chosen))
 
     def action_drain(self) -> None:
-        if (row := self._upstream()) is not None and self.may_change():
+        if (row := self._upstream()) is not None and self.may_act():
             self.begin(model_actions.drain(self, row))
 
     def action_undrain(self) -> None:
-        if (row := self._upstream()) is not None and self.may_change():
+        if (row := self._upstream()) is not None and self.may_act():
             self.begin(model_actions.undrain(self, row))
 
     def action_probe(self) -> None:
-        if (row := self._upstream()) is not None and self.may_change():
+        if (row := self._upstream()) is not None and self.may_act():
             self.begin(model_actions.probe(self, row))
 
     def action_seats(self) -> None:
-        if (row := self._upstream()) is not None and self.may_change():
+        if (row := self._upstream()) is not None and self.may_act():
             self.begin(model_actions.seats(self, row))
 
     def action_again(self) -> None:

@@ -35,6 +35,7 @@ A = TypeVar("A")
 CHANGED_MEANWHILE = "changed_meanwhile"
 ACTION = "action"
 AWAY = "nothing is changed while the daemon is away; try again when it is LIVE"
+SLID = 0.7  # seconds for which no act begins on a row that has slid under the cursor
 WIDE = 140  # columns of the terminal from which the detail pane is shown
 TALL = 45  # lines of the terminal from which plots are shown
 
@@ -197,6 +198,9 @@ class TablePage(Page):
         self._column = next((i for i, column in enumerate(self.COLUMNS) if column.title == self.SORT), None)
         self._descending = self._column is not None and self.COLUMNS[self._column].descending
         self._touched = -HOLD  # when a key or the mouse moved the cursor
+        self._slid = -SLID  # when the row under the cursor went, and another one came to stand there
+        self._followed: Callable[[str, Any], bool] | None = None
+        self._made = False
         self._drawn: tuple[Any, ...] = ()
         self._offered: Collection[str] | None = None
         self.is_paused = False
@@ -248,7 +252,7 @@ class TablePage(Page):
     def tick(self) -> None:
         if self.is_paused:
             return
-        stale = self.lodge.link.state == "lost"
+        stale, before = self.lodge.link.state == "lost", self.table.cursor_id
         holds = self.lodge.monotonic() - self._touched < HOLD
         depends = (self.version(), int(self.lodge.now()) if self.MOVES else 0, stale, holds)
         if depends != self._drawn:
@@ -258,8 +262,41 @@ class TablePage(Page):
             self.rearrange()
         else:
             self.table.paint()  # what was a minute ago is now two
+        if not self._went_after() and before not in (None, self.table.cursor_id):
+            self._slid = self.lodge.monotonic()
         self._draw_beside()
         self._offer()
+
+    def follow(self, wanted: Callable[[str, Any], bool] | None, *, made: bool = False) -> None:
+        """Of an act: the cursor goes to the row (id, row) that is `wanted` as soon as it is there.
+
+        For what an act makes, or brings back under another id; said before the act, so that no other row stands under
+        the cursor meanwhile, and taken back with None where the act was refused. Moving the cursor ends it, too. What
+        was `made` is seen, even where a filter would hide it.
+        """
+        self._followed, self._made = wanted, made
+
+    def _went_after(self) -> bool:
+        """Whether the cursor went to the row that it follows."""
+        wanted = self._followed
+        row_id = next((row_id for row_id, row in self._rows.items() if wanted(row_id, row)), None) if wanted else None
+        if row_id is None:
+            return False
+        self._followed = None
+        if self._made and self._matcher and not self._matcher(self._texts(self._rows[row_id])):
+            self._filter_text, self._matcher = "", Matcher("")
+        self.rearrange(hold=False)
+        return self.table.select(row_id)
+
+    def may_act(self) -> bool:
+        """Whether a key may begin a change of the row under the cursor: not where it has only just slid there, as the
+        key was meant for another."""
+        if not self.may_change():
+            return False
+        if self.lodge.monotonic() - self._slid < SLID:
+            self.say("the row under the cursor has just gone: look, then press again")
+            return False
+        return True
 
     def _offer(self) -> None:
         """The keys in the footer follow the row under the cursor."""
@@ -350,6 +387,7 @@ class TablePage(Page):
     def on_vtable_moved(self, event: VTable.Moved) -> None:
         if event.by_hand:
             self._touched = self.lodge.monotonic()
+            self._followed = None
         if not self.is_paused:
             self._draw_beside()
         self._offer()

@@ -25,7 +25,8 @@ _KINDS = ("person", "service")
 _ROLES = ("user", "admin")
 
 
-async def create_user(page: Page) -> None:
+async def create_user(page: Page, *, made: Callable[[str], None]) -> None:
+    """Ask who it is, create them; `made` hears the address before anything else is shown."""
     taken = {row["email"] for row in page.lodge.link.mirror.rows["user"].values()}
 
     def free(text: str) -> str:
@@ -46,6 +47,8 @@ async def create_user(page: Page) -> None:
     if added is None:
         return
     email = clean(added.email)
+    made(email)
+    page.tick()
     if added.one_time_password is None:
         page.say(f"{email} is created; i issues it a key", "good")
     else:

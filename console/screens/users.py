@@ -33,8 +33,10 @@ from console.widgets.facts import PANE, paragraphs
 from console.widgets.lines import Line
 
 _STYLES = {"pending": WARNING, "active": GOOD, "disabled": DIM}
-_KINDS = ("person", "service")
-_ROLES = ("user", "admin")
+
+
+def _is_user(email: str, _: str, row: Row) -> bool:
+    return bool(row["email"] == email and not row["code"])
 
 
 def _dimmed(row: Row, text: str) -> Cell:
@@ -179,7 +181,7 @@ class UsersPage(TablePage):
         self._on_pending(self._discard, "is a user: d disables, and a disabled user can be deleted with D")
 
     def _on_pending(self, work: Any, otherwise: str) -> None:
-        if self.chosen and self.may_change():
+        if self.chosen and self.may_act():
             row = self.chosen[1]
             if row["code"]:
                 self.begin(work(row))
@@ -202,8 +204,13 @@ class UsersPage(TablePage):
             )
         else:
             sure = await self.lodge.ask_yes(f"Let {email} in (code {code}, from {row['address']}, {since} ago)?")
-        if sure and await self.ask(protocol.USERS_APPROVE, UsersApprove(code)) is not None:
-            self.say(f"{email} may come in", "good")
+        if not sure:
+            return
+        self.follow(partial(_is_user, email))  # the registration goes, a user comes
+        if await self.ask(protocol.USERS_APPROVE, UsersApprove(code)) is not None:
+            self.say(f"{email} is approved and may log in", "good")
+        else:
+            self.follow(None)
 
     async def _discard(self, row: Row) -> None:
         code, email = row["code"], row["email"]
@@ -213,7 +220,7 @@ class UsersPage(TablePage):
 
     def _on_user(self, work: Any, *, wrong: Mapping[str, str] | None = None) -> None:
         """Begin `work` with the row under the cursor, if that is a user in a state where it makes sense."""
-        if self.chosen and self.may_change():
+        if self.chosen and self.may_act():
             row = self.chosen[1]
             said = "waits to be let in: a approves, x refuses" if row["code"] else (wrong or {}).get(row["status"], "")
             if said:
@@ -274,9 +281,10 @@ class UsersPage(TablePage):
 
     async def _issue(self, row: Row) -> None:
         from console.screens.key_forms import issue_key
+        from console.screens.keys import KeysPage
 
         page = await self.lodge.go_to("keys")
-        if page is not None:
+        if isinstance(page, KeysPage):
             await issue_key(page, row["email"])  # as a part of this action: a second one could not begin yet
 
     def action_limits(self) -> None:
@@ -293,7 +301,10 @@ class UsersPage(TablePage):
 
     def action_create(self) -> None:
         if self.may_change():
-            self.begin(create_user(self))
+            self.begin(self._create())
+
+    async def _create(self) -> None:
+        await create_user(self, made=lambda email: self.follow(partial(_is_user, email), made=True))
 
     def action_reset(self) -> None:
         self._on_user(partial(reset_password, self))

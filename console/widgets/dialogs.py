@@ -22,6 +22,7 @@ from common.untrusted import clean
 from console import copying
 from console.cells import wrap
 from console.palette import BAD, BOLD, GOOD, KEY, PLAIN, WARNING
+from console.widgets.clicks import key_at
 from console.widgets.lines import Line, Lines
 
 T = TypeVar("T")
@@ -80,6 +81,11 @@ class Dialog(ModalScreen[T]):
 
     def on_resize(self) -> None:
         self.draw()
+
+    def on_click(self, event: events.Click) -> None:
+        place = event.screen_offset - self._asked.region.offset
+        if place.y == 1 and place.x >= 0 and (key := key_at(self.keys(), place.x)):
+            self.app.simulate_key(key)
 
     def draw(self) -> None:
         """Wrap the paragraphs to the width there is."""

@@ -2,7 +2,8 @@
 
     answer = await lodge.fill("Create a user", [Field("email", "E-mail", check=an_address)])
 
-Rule: it cannot be left with Enter while a field is wrong; what is wrong stands beside the field.
+Rule: it cannot be left with Enter while a field is wrong; what is wrong stands beside the field. It begins in the first
+field that is not good yet: what is filled in already need not be passed by.
 """
 
 from __future__ import annotations
@@ -97,8 +98,10 @@ class Form(Dialog[dict[str, str] | None]):
 
     def on_mount(self) -> None:
         self.check()
-        if self._inputs:
-            next(iter(self._inputs.values())).focus()
+        empty = (field.name for field in self._fields if field.check(field.value.strip()))
+        first = next(empty, next(iter(self._inputs), None))
+        if first is not None:
+            self._inputs[first].focus()
 
     @property
     def values(self) -> dict[str, str]:

@@ -95,6 +95,21 @@ def change_paragraphs(
     return lines
 
 
+def return_paragraphs(
+    own: Mapping[str, int | str | None], then: Mapping[str, int | str | None], whose: str
+) -> list[Paragraph]:
+    """A line a limit that is cleared: `requests/minute   99 → 8 (default)`; `whose` the value is that comes back."""
+    lines: list[Paragraph] = []
+    for name in LIMIT_FIELDS:
+        if (value := own.get(name)) is not None:
+            back = "unlimited" if (after := then.get(name)) is None else short_amount(after)
+            of = f" ({whose})" if whose else ""
+            changes = short_amount(value) != back
+            text = f"{short_amount(value)} → {back}{of}" if changes else f"{back}, as it is now{of}"
+            lines.append((f"{fit(TITLES[name], 17)} {text}", BOLD if changes else DIM))
+    return lines
+
+
 def trial_paragraphs(tried: LimitsTried, period: str) -> list[Paragraph]:
     """`Last 24 h: 37 of 1,204 requests refused (as it is: 3), of these users: …`."""
     span = f"Last {period}"
