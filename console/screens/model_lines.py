@@ -139,7 +139,7 @@ def _is_moment(text: str | None) -> bool:
 COLUMNS: tuple[Column, ...] = (
     Column("STATE", lambda line: (line["state"], STATES.get(line["state"], WAITING)), 8),
     Column("BUSY", lambda line: line["busy"], 6, right=True),
-    Column("DELAY", lambda line: _delay(line["latency"]), 5, right=True),
+    Column("DELAY", lambda line: _delay(line["latency"]), 5, right=True, rank=1),
     Column(
         "NAME",
         lambda line: (line["name"], BOLD) if line["kind"] == "upstream" else line["name"],
@@ -155,7 +155,7 @@ COLUMNS: tuple[Column, ...] = (
         sort=lambda line: line["size"],
         descending=True,
     ),
-    Column("VRAM", lambda line: "" if line["vram"] is None else bytes_of(line["vram"]), 7, right=True),
-    Column("UNLOADS", lambda line: line["until"], 7, right=True, rank=1),
+    Column("VRAM", lambda line: "" if line["vram"] is None else bytes_of(line["vram"]), 7, right=True, rank=2),
+    Column("UNLOADS", lambda line: line["until"], 7, right=True, rank=3),
     Column("ABOUT", lambda line: (line["about"], line["style"]), 15, most=60),
 )

@@ -26,12 +26,12 @@ from console.client import Refused, Unreachable
 from console.columns import Cell, Column
 from console.figures import count, span, thousands
 from console.mirror import Row, cleaned
-from console.moments import coarse
 from console.palette import BAD, BOLD, DIM, GOOD, TAB, WARNING
 from console.screens.page import TablePage, why
+from console.screens.usage_plots import fitting_sums, plots_of
 from console.spending import GROUPS, OTHERS, PERIODS, TOPS, as_csv, curve, percent, since
 from console.widgets.lines import Line, Lines, Part
-from console.widgets.plots import bar, plot, spark
+from console.widgets.plots import bar, spark
 
 FRESH = (5.0, 15.0, 60.0, 60.0)  # seconds after which the figures of each period are asked for again
 SHARE = 10  # cells of the bar
@@ -54,7 +54,10 @@ def _name(row: Row) -> Cell:
 class UsagePage(TablePage):
     """Sums of a period."""
 
-    DEFAULT_CSS = "UsagePage #choice { height: 3; }"
+    DEFAULT_CSS = """
+    UsagePage #choice { height: 3; }
+    UsagePage #plots { height: 40%; min-height: 9; max-height: 26; }
+    """
     NOUN = "lines"
     SORT = "OUT"
     HAS_PLOTS = True
@@ -157,34 +160,13 @@ class UsagePage(TablePage):
             parts += ["   ", (f"only {clean(self._user)}", WARNING), (" (Esc: everybody)", DIM)]
         if self._answer is None:
             return [parts]
-        total = self._answer.total
-        sums: list[Part] = [" ", (thousands(total.requests), BOLD), " req  "]
-        sums += [(count(total.tokens_in), BOLD), " in  ", (count(total.tokens_out), BOLD), " out  "]
-        sums += [(span(total.gpu_seconds), BOLD), " GPU  "]
-        for number, word, style in (
-            (total.refusals, "refused", WARNING),
-            (total.errors, "err", BAD),
-            (total.departures, "left", BOLD),
-            (total.cut, "cut", BOLD),
-        ):
-            sums += [(thousands(number), style if number else DIM), f" {word}  "]
+        sums = fitting_sums(self._answer.total, self.app.size.width)
         width = max(10, self.app.size.width - 24)
         curve_ = spark(curve(self._answer.series, "tokens_out", width), width)
         return [parts, sums, [(" tokens out ", DIM), (curve_, GOOD), (" now", DIM)]]
 
     def plots(self, width: int, height: int) -> Sequence[Line]:
-        if self._answer is None:
-            return ()
-        half = max(10, width // 2 - 2)
-        series = self._answer.series
-        out, requests = curve(series, "tokens_out", half), curve(series, "requests", half)
-        each = coarse(self._answer.bucket_seconds) if len(series) <= half else "point"
-        left = f"tokens out per {each}, highest {count(round(max(out, default=0)))}"
-        right = f"requests per {each}, highest {count(round(max(requests, default=0)))}"
-        lines: list[list[Part]] = [[(f"{left:<{half}}  ", BOLD), (right, BOLD)]]
-        upper, lower = plot(out, half, height - 2), plot(requests, half, height - 2)
-        lines += [[(a, GOOD), "  ", b] for a, b in zip(upper, lower, strict=True)]
-        return lines
+        return plots_of(self._answer, PERIODS[self._period][1], width, height) if self._answer is not None else ()
 
     def detail(self, row: Row) -> Sequence[Line]:
         total = self._answer.total if self._answer is not None else None
