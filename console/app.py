@@ -27,7 +27,6 @@ from console.channel import Channel
 from console.client import Refused, Unreachable
 from console.guard import OutputGuard
 from console.link import Link
-from console.palette import BOLD, DIM
 from console.screens.framed import Framed
 from console.screens.main import MainScreen
 from console.screens.page import Page
@@ -207,7 +206,6 @@ class Lodge(App[None]):
         from console.screens.overlay import Help
         from console.widgets.keys import key_name
 
-        paragraphs: list[str | tuple[str, Style]] = []
         places: dict[str, dict[str, list[str]]] = {}
         for active in self.screen.active_bindings.values():
             binding = active.binding
@@ -217,11 +215,11 @@ class Lodge(App[None]):
                 keys = places.setdefault(_place(active.node, binding.action), {}).setdefault(binding.description, [])
                 keys.append(key_name(binding))
         # What this page alone can do is what one came for; how to move in a list is known from elsewhere.
-        for place, described in sorted(places.items(), key=lambda found: found[0] in MOVING):
-            paragraphs += ["", (place, BOLD)]
-            paragraphs += [f"  {' '.join(keys):<14}{description}" for description, keys in described.items()]
-        paragraphs += ["", ("Every action is a command, too: type : and Tab, or see `gatelodge --help`.", DIM)]
-        self.push_screen(Help("Keys", paragraphs))
+        blocks = [
+            (place, [f"  {' '.join(keys):<14}{description}" for description, keys in described.items()])
+            for place, described in sorted(places.items(), key=lambda found: found[0] in MOVING)
+        ]
+        self.push_screen(Help(blocks))
 
     async def action_quit(self) -> None:
         if self.unfinished:

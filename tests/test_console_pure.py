@@ -16,12 +16,14 @@ from rich.style import Style
 
 from common.protocol import Batch, Goodbye, Hello, Named, Snapshot, Totals
 from console import states
+from console.blocks import side_by_side
 from console.cells import cut, fit, wrap
 from console.columns import Column, choose, text_of
 from console.filters import read_filter
 from console.link import Link
 from console.mirror import Gap
 from console.ordering import Matcher, held, sorted_ids
+from console.palette import BOLD, PLAIN
 from console.screens.audit_rows import COLUMNS as OF_AUDIT
 from console.screens.live import LivePage, ended_line, live_line
 from console.widgets.lines import strip_of
@@ -266,3 +268,21 @@ def test_the_output_guard_lets_nothing_unsafe_pass() -> None:
     assert cell_len(segment.text) == cell_len(evil)
     plain = Segment("[/] [@click=app.quit] 模型 ▁▂▃")
     assert OutputGuard().apply([plain], Color(0, 0, 0)) == [plain]
+
+
+def test_blocks_stand_beside_each_other_where_there_is_room() -> None:
+    """As many columns as fit, in their order, none torn; nothing is lost at any width."""
+    blocks = [
+        ("Users", [f"  {n}  key" for n in range(9)]),
+        ("Everywhere", ["  1  Live", "  q  Quit"]),
+        ("Rows", ["  j"]),
+    ]
+    narrow = [text for text, _ in side_by_side(blocks, 20)]
+    assert narrow[:3] == ["", "Users", "  0  key"] and len(narrow) == 10 + 3 + 2 + 3
+    wide = side_by_side(blocks, 120)
+    assert wide[1][0].split() == ["Users", "Everywhere"] and wide[1][1] == BOLD
+    assert wide[2][0].split() == ["0", "key", "1", "Live"] and wide[2][1] == PLAIN
+    for width in range(20, 120):
+        lines = [text for text, _ in side_by_side(blocks, width)]
+        assert sorted(" ".join(lines).split()) == sorted(" ".join(narrow).split())
+        assert max(map(len, lines)) <= width

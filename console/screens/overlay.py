@@ -10,12 +10,14 @@ from textual.binding import Binding, BindingType
 from textual.widget import Widget
 
 from common.untrusted import clean_block
+from console.blocks import Block, side_by_side
 from console.palette import DIM, TITLE
 from console.screens.framed import Framed
 from console.widgets.lines import Line, Lines
 from console.widgets.textview import TextView
 
 Paragraph = str | tuple[str, Style]
+NOTE = "Every action is a command, too: type : and Tab, or see `gatelodge --help`."
 
 
 class Overlay(Framed[None]):
@@ -57,6 +59,14 @@ class Overlay(Framed[None]):
 
 
 class Help(Overlay):
-    """What the keys do; `?` goes back as well."""
+    """What the keys do, in as many columns as there is room for; `?` goes back as well."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("question_mark", "back", "Back", show=False)]
+
+    def __init__(self, blocks: Sequence[Block]) -> None:
+        super().__init__("Keys")
+        self.blocks = blocks
+
+    def tick_body(self) -> None:
+        if width := self.view.size.width:
+            self.read([*side_by_side(self.blocks, width), "", (NOTE, DIM)])
