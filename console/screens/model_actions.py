@@ -67,11 +67,12 @@ async def access(page: ModelsPage, target: ModelTarget) -> None:
     rows = await page.ask(protocol.MODELS_ACCESS, target)
     if rows is None:
         return
-    lines: list[Paragraph] = [(f"{'USER':<32}{'BY':<8}{'KEY':<14}{'LABEL':<22}BECAUSE", BOLD)]
+    room = min(44, max(20, page.app.size.width - 58))
+    lines: list[Paragraph] = [(f"{fit('USER', room)} {fit('KEY', 11)}{fit('LABEL', 17)}BECAUSE", BOLD)]
     for row in rows:
         because = "every model is allowed" if row.pattern is None else f"pattern {clean(row.pattern)}"
-        cells = [fit(clean(row.user), 31), fit(row.by, 7), fit(row.key or "", 13), fit(clean(row.label), 21), because]
-        lines.append(" ".join(cells))
+        cells = fit(clean(row.label), 16), because
+        lines.append(" ".join((fit(clean(row.user), room), fit(row.key or row.by, 10), *cells)))
     if not rows:
         lines = ["Nobody: no active user, and no key whose patterns let it in."]
     note = "Limits, addresses and expiry of keys may narrow it further. Patterns are edited with the keys (3)."

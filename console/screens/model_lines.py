@@ -15,7 +15,7 @@ from console.palette import BAD, BOLD, GOOD, PLAIN, WAITING, WARNING
 from console.pulls import Pull
 from console.widgets.plots import bar
 
-BAR = 6  # cells of a pull's progress in its line
+BAR = 5  # cells of a pull's progress in its line
 STATES = {"ok": GOOD, "down": BAD, "unknown": WARNING, "drained": WARNING, "loaded": GOOD, "failed": BAD}
 
 

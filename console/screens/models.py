@@ -202,6 +202,9 @@ class ModelsPage(TablePage):
         self.pulls[pull_id] = Pull(model, upstream)
         self._version += 1
         self._workers[pull_id] = self.run_worker(partial(self._pull, pull_id), group=pull_id)
+        if self.display:
+            super().tick()
+            self.table.select(pull_id)  # what one began is what one watches, and may want to stop
 
     async def _pull(self, pull_id: str) -> None:
         pull = self.pulls[pull_id]

@@ -237,11 +237,11 @@ class UsagePage(TablePage):
         return found
 
     def _label(self, by: str, name: str) -> str:
-        """A key by its label and user, as nobody knows ids by heart."""
+        """A key by its label and user first, as nobody knows ids by heart."""
         if not name:
             return {"key": "(login)", "client": "(no label)"}.get(by, "-")
         key = self.lodge.link.mirror.rows["key"].get(name) if by == "key" else None
-        return name if key is None else f"{name}  {key['label']}  {key['user']}"
+        return name if key is None else f"{key['label'] or '-'}  {key['user']}  {name}"
 
     # -- keys ----------------------------------------------------------------------------------------------------------
 
