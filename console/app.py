@@ -188,12 +188,20 @@ class Lodge(App[None]):
         await self.push_screen_wait(ShowSecret(title, secret, note, file=Path.cwd() / file_name))
 
     async def fill(
-        self, title: str, fields: Sequence[Any], paragraphs: Sequence[str | tuple[str, Style]] = ()
+        self,
+        title: str,
+        fields: Sequence[Any],
+        paragraphs: Sequence[str | tuple[str, Style]] = (),
+        *,
+        done: str = "",
+        trouble: Any = None,
     ) -> dict[str, str] | None:
-        """A form of `console.widgets.form.Field`s; None where it was given up."""
+        """A form of `console.widgets.form.Field`s; None where it was given up. `trouble`: why it is there again."""
         from console.widgets.form import Form
 
-        return await self.push_screen_wait(Form(title, fields, paragraphs))
+        form = Form(title, fields, paragraphs, done=done)
+        form.tell(trouble)
+        return await self.push_screen_wait(form)
 
     async def show_text(self, title: str, paragraphs: Sequence[str | tuple[str, Style]]) -> None:
         """A text over the page; foreign words are cleaned."""

@@ -47,6 +47,13 @@ class Unreachable(Exception):
     """There is no daemon to talk to; the text says why and what to do."""
 
 
+class BrokenOff(Unreachable):
+    """A change was asked for, and the connection broke before the answer came."""
+
+    def __init__(self) -> None:
+        super().__init__("the connection broke before the answer: it may have been done; look before you repeat it")
+
+
 class Refused(Exception):
     """The daemon refused, or failed: `code` is a stable word, the text a sentence (of foreign words, perhaps)."""
 

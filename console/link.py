@@ -59,6 +59,10 @@ class Link:
         """Seconds since the daemon was last heard."""
         return max(0.0, self.clock() - self.heard_at)
 
+    def next_try(self) -> str:
+        """When the daemon is tried again, in words."""
+        return f"trying again in {max(0.0, self.retry_at - self.clock()):.0f} s"
+
     async def run(self) -> None:
         """Watch, and watch again, until cancelled."""
         waits = self.waits()

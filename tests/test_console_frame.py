@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
+from textual.pilot import Pilot
+
+from common.protocol import Failure, UserAdded
 from console.app import Lodge
 from console.screens import TABS
-from tests.rigs.console import frame_of
-from tests.rigs.showcase import registrations, showcase
+from console.screens.page import AWAY, CHANGED_MEANWHILE
+from tests.rigs.console import console_at, frame_of
+from tests.rigs.scripted_daemon import ScriptedDaemon
+from tests.rigs.showcase import furnish, registrations, showcase
 from tests.rigs.until import until
 
 DETAILS = {  # what one reads over a page: the page, the keys that lead to it from there, and words of it
     "exchange": ("live", ("enter",), "PROMPT"),
-    "audited": ("audit", ("enter",), "chk-2026-03"),
+    "audited": ("audit", ("enter",), "PROMPT [user]"),
     "administrators": ("audit", ("L",), "What administrators did"),
     "key": ("keys", ("enter",), "good for"),
     "limits": ("limits", ("enter",), "limits of "),
@@ -50,3 +57,88 @@ async def test_whatever_one_reads_has_the_head_and_the_digits_lead_on(tmp_path: 
             await sees(app, f"[{tab.digit} {tab.title}]")
             assert len(app.screen_stack) == 1, name
             assert not [worker for worker in app.workers if worker.group == "action"], f"{name}: who waited goes on"
+
+
+@asynccontextmanager
+async def at_a_daemon(folder: Path) -> AsyncIterator[tuple[Lodge, Pilot[None], ScriptedDaemon]]:
+    """The console before a busy daemon that a test stops and starts again."""
+    daemon = ScriptedDaemon(folder / "s")
+    furnish(daemon)
+    await daemon.__aenter__()
+    async with console_at(daemon.path) as (app, pilot):
+        await until(lambda: app.link.is_live)
+        try:
+            yield app, pilot, daemon
+        finally:
+            await daemon.__aexit__(None, None, None)
+
+
+async def starts_again(app: Lodge, daemon: ScriptedDaemon) -> None:
+    """The daemon is back, and the console has seen it."""
+    await daemon.__aenter__()
+    await until(lambda: app.link.retry_now() or app.link.is_live, timeout=15)
+
+
+async def typed(pilot: Pilot[None], text: str) -> None:
+    """The keys of a text."""
+    names = {"@": "at", ".": "full_stop"}
+    await pilot.press(*(names.get(character, character) for character in text))
+
+
+async def test_a_form_outlives_the_daemon_and_is_sent_when_it_is_back(tmp_path: Path) -> None:
+    """STALE at once, in head and box, with age and retry; what was typed stays; nothing is sent meanwhile."""
+    async with at_a_daemon(tmp_path) as (app, pilot, daemon):
+
+        def breaks(_: object) -> None:
+            raise ConnectionResetError
+
+        daemon.answers["users/add"] = breaks
+        await app.go_to("users")
+        await sees(app, "sofia")
+        await pilot.press("c")
+        await sees(app, "Create a user", "● LIVE")
+        await typed(pilot, "li@example.org")
+        await daemon.__aexit__(None, None, None)
+        frame = await sees(app, "○ STALE", "nothing is sent until LIVE", "li@example.org")
+        assert "trying again in" in frame
+        await pilot.press("enter", "enter", "enter")
+        await sees(app, "Not sent: the daemon is away (STALE", "li@example.org")
+        assert "users/add" not in daemon.counted()
+        await starts_again(app, daemon)
+        frame = await sees(app, "● LIVE", "LIVE again", "li@example.org")
+        assert "STALE" not in frame and "Not sent" not in frame
+        assert frame.startswith("gatelodge ● LIVE") and frame.split("\n")[2].startswith(" 1 Live"), (
+            "the head in its place"
+        )
+        await pilot.press("enter")
+        await sees(app, "Perhaps done", "look before you repeat it", "li@example.org")
+        daemon.answers["users/add"] = UserAdded(7, "li@example.org", "user", False, "once-only-7", None)
+        await pilot.press("enter", "enter", "enter")
+        await sees(app, "once-only-7", "Esc close, for good")
+        assert daemon.counted()["users/add"] == 2
+        await daemon.__aexit__(None, None, None)
+        frame = await sees(app, "○ STALE", "once-only-7", "Esc close, for good")
+        await pilot.press("escape")
+
+
+async def test_why_the_daemon_is_away_is_said_whole_and_no_longer_when_it_is_back(tmp_path: Path) -> None:
+    """Cause, age and retry at 80 columns; that nothing is changed meanwhile goes by itself; `r` tries at once."""
+    async with at_a_daemon(tmp_path) as (app, pilot, daemon):
+        await app.go_to("users")
+        await sees(app, "sofia")
+        await daemon.__aexit__(None, None, None)
+        (tmp_path / "s").unlink(missing_ok=True)
+        frame = await sees(app, "STALE", "trying again in", "(r: now)", "or name its socket: --socket PATH")
+        assert "…" not in "".join(line for line in frame.split("\n")[-6:-2]), frame
+        assert "sofia" in frame and "8 Jobs" in frame
+        await pilot.press("d")
+        await sees(app, AWAY)
+        await starts_again(app, daemon)
+        frame = await sees(app, "● LIVE", "sofia", "4 Hz")
+        assert AWAY not in frame and "STALE" not in frame
+        assert not daemon.changes_asked()
+        daemon.answers["users/approve"] = Failure("the user was changed in the meantime; look again", CHANGED_MEANWHILE)
+        await pilot.press("a", "y")
+        frame = await sees(app, "changed since you looked")
+        assert frame.count("changed") == 1
+        assert "the user changed since you looked, nothing was done; look at it again" in frame

@@ -13,6 +13,7 @@ from textual.widgets import Input
 
 from common import protocol
 from common.protocol import UsersNotes, UserTarget
+from console.screens.page import AWAY
 from tests.rigs.console import Seat, open_seat
 from tests.rigs.gatehouse import ADMIN
 from tests.rigs.until import until
@@ -262,7 +263,7 @@ async def test_a_user_is_created_and_a_refused_form_keeps_what_was_typed(tmp_pat
 
 
 async def test_the_daemon_goes_while_a_box_is_open(tmp_path: Path) -> None:
-    """`y` in the box changes nothing and says why; a form comes back as it was; when the daemon is back, it goes on."""
+    """`y` in the box changes nothing and says why; a form stays as it was; when the daemon is back, it is sent."""
     async with users_page(tmp_path) as seat:
         hub = seat.office.gate.house.hub
         await choose(seat, "mia@example.org")
@@ -271,24 +272,27 @@ async def test_the_daemon_goes_while_a_box_is_open(tmp_path: Path) -> None:
         hub.close("the daemon is stopping")
         await until(lambda: not seat.app.link.is_live)
         await seat.press("y")
-        await seat.sees("nothing is changed while the daemon is away", "STALE")
-        await seat.press("d")
+        await seat.sees("Not sent: the daemon is away (STALE", "○ STALE")
+        await seat.press("escape")
         await seat.loses("[y]")
+        await seat.press("d")
+        await seat.sees(AWAY)
         assert "users reset-password" not in verbs(seat)
         hub._closed = ""
         await seat.press("r")
         await seat.sees("● LIVE")
+        await seat.loses(AWAY)
         await seat.press("c")
         await seat.sees("Create a user")
         fill(seat, email="bot@example.org", kind="service")
         hub.close("gone")
         await until(lambda: not seat.app.link.is_live)
         await seat.press("enter", "enter", "enter")
-        await seat.sees("Not done: nothing is changed while the daemon is away", "bot@example.org")
+        await seat.sees("Not sent: the daemon is away (STALE", "bot@example.org")
         hub._closed = ""
         seat.app.link.retry_now()
         await until(lambda: seat.app.link.is_live)
-        await seat.press("enter", "enter", "enter")
+        await seat.press("enter")
         await seat.sees("bot@example.org is created")
 
 

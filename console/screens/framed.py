@@ -30,7 +30,6 @@ from console.widgets.prompt import Prompt
 
 if TYPE_CHECKING:
     from console.app import Lodge
-    from console.link import Link
 
 T = TypeVar("T")
 
@@ -122,7 +121,7 @@ class Framed(Screen[T]):
     @property
     def period(self) -> float:
         """Seconds between two ticks."""
-        return SLOW_TICK if self.lodge.slow or self._is_covered or not self.lodge.is_looked_at else TICK
+        return SLOW_TICK if self.lodge.slow or not self.lodge.is_looked_at else TICK
 
     def tick(self) -> None:
         """Draw what is visible and changed."""
@@ -152,7 +151,7 @@ class Framed(Screen[T]):
             return [[("  ".join(self._candidates), DIM)]]
         link = self.lodge.link
         if link.state == "lost":
-            words = f"STALE {times.short(link.stale_for())} · {next_try(link)} (r: now) · {clean(link.cause)}"
+            words = f"STALE {times.short(link.stale_for())} · {link.next_try()} (r: now) · {clean(link.cause)}"
             return [[(line, BAD)] for line in wrap(words, width)]
         return [self.body_status()]
 
@@ -224,8 +223,3 @@ class Framed(Screen[T]):
             return  # as with the keys: what is asked is answered first
         if event.screen_y == 2 and (name := self.head.tab_at(event.screen_x)):
             self.run_worker(self.action_page(name))
-
-
-def next_try(link: Link) -> str:
-    """When the daemon is tried again."""
-    return f"trying again in {max(0.0, link.retry_at - link.clock()):.0f} s"

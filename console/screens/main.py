@@ -16,7 +16,7 @@ from common.untrusted import clean
 from console.cells import wrap
 from console.palette import BAD, DIM, WARNING
 from console.screens import TABS
-from console.screens.framed import SLOW_TICK, Framed, next_try
+from console.screens.framed import SLOW_TICK, Framed
 from console.screens.page import Page
 from console.widgets.head import Head
 from console.widgets.lines import Line
@@ -103,7 +103,7 @@ class MainScreen(Framed[None]):
             [],
             *[[line] for line in wrap(cause + ".", room)],
             [],
-            [(f"{next_try(link).capitalize()} (r: now).", WARNING)],
+            [(f"{link.next_try().capitalize()} (r: now).", WARNING)],
         ]
 
     # -- keys ----------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ How to write one: see the docstring of `console/screens/__init__.py`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
@@ -18,10 +19,11 @@ from textual.widget import Widget
 from common.protocol import Kind, Request, Verb
 from common.untrusted import clean
 from console.cells import wrap
-from console.client import Refused, Unreachable
+from console.client import BrokenOff, Refused, Unreachable
 from console.columns import Cell, Column, text_of
 from console.ordering import HOLD, Matcher, held, sorted_ids
-from console.palette import BAD, DIM, WARNING
+from console.palette import DIM, WARNING
+from console.widgets.dialogs import Trouble
 from console.widgets.form import Field
 from console.widgets.lines import Line, Lines, Part
 from console.widgets.vtable import VTable
@@ -33,6 +35,8 @@ Q = TypeVar("Q", bound=Request)
 A = TypeVar("A")
 
 CHANGED_MEANWHILE = "changed_meanwhile"
+LOOK_AGAIN = "look at it again"
+_CHANGED = re.compile(" (?:was|were) changed ")
 ACTION = "action"
 AWAY = "nothing is changed while the daemon is away; try again when it is LIVE"
 SLID = 0.7  # seconds for which no act begins on a row that has slid under the cursor
@@ -135,10 +139,9 @@ class Page(Widget, can_focus=False):
     ) -> A | None:
         """A form and what is done with it. Where that is refused, the form is there again as it was filled in, with
         the reason; None where it was given up."""
-        problem = ""
+        trouble: Trouble | None = None
         while True:
-            shown = [*paragraphs, (problem, BAD)] if problem else paragraphs
-            typed = await self.lodge.fill(title, fields, shown)
+            typed = await self.lodge.fill(title, fields, paragraphs, trouble=trouble)
             if typed is None:
                 return None
             try:
@@ -147,19 +150,30 @@ class Page(Widget, can_focus=False):
                 if isinstance(error, Refused) and error.code == CHANGED_MEANWHILE:
                     self.say(why(error), "bad")  # it is about what is no longer so: only another look helps
                     return None
-                problem = f"Not done: {why(error)}."
+                trouble = self.trouble(error)
                 fields = [replace(field, value=typed[field.name]) for field in fields]
+
+    def trouble(self, error: Refused | Unreachable, todo: str = LOOK_AGAIN) -> Trouble:
+        """As `why`, for a box that is there again; that there is no daemon holds only until it is back."""
+        if isinstance(error, Refused):
+            words = why(error, todo)
+            changed = error.code == CHANGED_MEANWHILE
+            return Trouble(f"{words[:1].upper()}{words[1:]}." if changed else f"Not done: {words}.")
+        if isinstance(error, BrokenOff):
+            return Trouble(f"Perhaps done: {error}.")
+        return Trouble(f"Not done: {error}.", self.lodge.link.connections)
 
 
 def level_of(error: Refused | Unreachable) -> str:
     """How what was not done is said: that there is no daemon holds only until it is back."""
-    return "bad" if isinstance(error, Refused) else "away"
+    return "bad" if isinstance(error, Refused | BrokenOff) else "away"
 
 
-def why(error: Refused | Unreachable) -> str:
+def why(error: Refused | Unreachable, todo: str = LOOK_AGAIN) -> str:
     """What is said of an action that was not done. Foreign words may be in it: say it through the footer."""
     if isinstance(error, Refused) and error.code == CHANGED_MEANWHILE:
-        return f"changed since you looked, nothing was done: {error}"
+        what, *told = _CHANGED.split(str(error))
+        return f"{what if told else 'it'} changed since you looked, nothing was done; {todo}"
     return str(error)
 
 

@@ -39,6 +39,7 @@ class Trial(Dialog[Answer]):
         self._changes = list(changes)
         self._attempt = attempt
         self._period = 0
+        self._has_failed = False
         self._tell([] if attempt else [("What runs at once never refuses: further requests wait.", DIM)])
 
     def _tell(self, paragraphs: Sequence[Paragraph]) -> None:
@@ -53,6 +54,10 @@ class Trial(Dialog[Answer]):
     def on_mount(self) -> None:
         self._try()
 
+    def came_back(self) -> None:
+        if self._has_failed:
+            self._try()
+
     def _try(self) -> None:
         if self._attempt is not None:
             self.run_worker(self._tried(self._attempt, *PERIODS[self._period]), exclusive=True)
@@ -62,7 +67,9 @@ class Trial(Dialog[Answer]):
         self.draw()
         try:
             said = trial_paragraphs(await attempt(seconds), period)
+            self._has_failed = False
         except (Refused, Unreachable) as error:
+            self._has_failed = True
             said = [(f"They could not be tried: {error}.", BAD)]
         self._tell(said)
         self.draw()
@@ -70,7 +77,8 @@ class Trial(Dialog[Answer]):
     def on_key(self, event: events.Key) -> None:
         event.stop()
         if event.key == "y":
-            self.dismiss("apply")
+            if self.may_send():
+                self.dismiss("apply")
         elif event.key == "e":
             self.dismiss("edit")
         elif event.key == "w" and self._attempt is not None:
