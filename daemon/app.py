@@ -49,6 +49,7 @@ from daemon.jobs.keeping import Keeping
 from daemon.metrics import Metrics
 from daemon.providers.registry import Registry
 from daemon.readiness import Readiness
+from daemon.recent import MINUTE
 from daemon.relay import Gate, Visit
 from daemon.reload import pairs, reload
 from daemon.store.database import Database, StoreFailed
@@ -299,6 +300,7 @@ async def _furnished(
         trusted_proxies=[ipaddress.ip_network(text, strict=False) for text in config.server.trusted_proxies],
         started_us=clock.wall(),
     )
+    house.recent.refused_before(await journal.refused_lately(MINUTE), clock.wall())
     return house
 
 

@@ -7,7 +7,7 @@ latest exchanges, the latest callers refused. The audit has all of it; what is h
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from common.protocol import EndedRow
@@ -87,6 +87,13 @@ class Recent:
         row.last_us = at_us
         self._turned_away.count(self._seconds())
 
+    def refused_before(self, counts: Iterable[tuple[int, int]], at_us: int) -> None:
+        """What the last run refused, for the head line: (moment, how many); `at_us` is now, on the wall clock. Those of
+        a minute are taken for as old as their first."""
+        now = self._seconds()
+        for moment_us, number in counts:
+            self._turned_away.count(now, ago=max(0, at_us - moment_us) / SECOND, number=number)
+
     def rows(self) -> Iterator[tuple[str, EndedRow]]:
         """Every row, with its id."""
         for request_id, ended in self._ended.items():
@@ -131,10 +138,12 @@ class Lately:
         self._counts = [0] * slots
         self._latest = 0  # the slot's number since the clock began
 
-    def count(self, now: float) -> None:
-        """One more."""
+    def count(self, now: float, *, ago: float = 0.0, number: int = 1) -> None:
+        """So many more, so many seconds ago."""
         self._move(now)
-        self._counts[self._latest % len(self._counts)] += 1
+        back = int(ago / self._width)
+        if back < len(self._counts):
+            self._counts[(self._latest - back) % len(self._counts)] += number
 
     def total(self, now: float) -> int:
         """How many they are."""

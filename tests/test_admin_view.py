@@ -238,6 +238,9 @@ def test_failures_are_counted_over_five_minutes_and_refusals_over_one() -> None:
     for second in range(200):
         counts.count(float(second))
     assert counts.total(199.0) == 60
+    counts.count(199.0, ago=59.0, number=5)
+    counts.count(199.0, ago=60.0, number=7)  # too long ago
+    assert (counts.total(199.0), counts.total(200.0)) == (65, 59)
 
 
 def test_a_pace_is_that_of_the_last_seconds() -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from contextlib import closing
+from contextlib import aclosing, closing
 from pathlib import Path
 
 import httpx
 
 from common import paths, protocol
-from console.client import Client
+from console.client import Client, watch
 from tests.rigs.gatehouse import QUESTION, gatehouse
 from tests.rigs.process import daemon_process
 from tests.rigs.scripted_upstream import ScriptedUpstream
@@ -115,6 +115,9 @@ async def test_the_window_survives_kill_minus_nine(tmp_path: Path) -> None:
             client = Client(paths.admin_socket(data, {}), timeout=20)
             used = await asyncio.to_thread(client.ask, protocol.USAGE, protocol.UsageRequest())
             assert (used.total.requests, used.total.refusals) == (3, 1)
+            async with aclosing(watch(paths.admin_socket(data, {}))) as messages:
+                seen = await anext(each async for each in messages if isinstance(each, protocol.Snapshot))
+            assert seen.totals.refused_last_minute == 1, "the head of the console agrees"
         conn = sqlite3.connect(data / "gatelodge.db")
         state = conn.execute(
             "SELECT c.state FROM journal o JOIN journal c ON c.opened_seq = o.seq WHERE o.request_id = ?", (crashed,)

@@ -20,6 +20,7 @@ import msgspec
 
 from common.errors import Unavailable
 from common.protocol import VerifyReport
+from common.times import SECOND
 from daemon.access.actor import Actor
 from daemon.audit import records
 from daemon.audit.answers import answer_texts
@@ -37,7 +38,7 @@ from daemon.store.checkpoints import Checkpoint, add_checkpoint, last_checkpoint
 from daemon.store.database import Database, StoreFailed
 from daemon.store.journal import append, append_admin, close_exchange, head, open_exchange, unfinished_seq
 from daemon.store.partials import Progress, keep_progress, keep_segment, take_segments
-from daemon.store.refusing import Refusing, keep, kept, let_go
+from daemon.store.refusing import Refusing, keep, kept, let_go, since
 
 log = logging.getLogger("gatelodge.audit")
 
@@ -215,6 +216,10 @@ class Journal:
             raise
         writing.add_done_callback(written)
         await asyncio.shield(writing)
+
+    async def refused_lately(self, seconds: int) -> list[tuple[int, int]]:
+        """Moment and number of what was refused within the last `seconds`, as far as it is set down."""
+        return await self._database.read(partial(since, since_us=self._clock.wall() - seconds * SECOND))
 
     async def admin(
         self, actor: Actor, verb: str, target: str, detail: dict[str, Any] | None = None, *, user_id: int | None = None

@@ -43,6 +43,17 @@ def kept(conn: sqlite3.Connection) -> list[Refusing]:
     return [Refusing(*row) for row in conn.execute(f"SELECT {_COLUMNS} FROM refusing")]
 
 
+def since(conn: sqlite3.Connection, since_us: int) -> list[tuple[int, int]]:
+    """Moment and number of what was refused since then, recorded or still being counted."""
+    return conn.execute(
+        "SELECT received_us, json_extract(detail, '$.count') FROM journal"
+        # Word for word what the partial index says.
+        " WHERE event IN ('opened', 'refused') AND event = 'refused' AND received_us >= ?"
+        " UNION ALL SELECT at_us, number FROM refusing WHERE at_us >= ?",
+        (since_us, since_us),
+    ).fetchall()
+
+
 def let_go(conn: sqlite3.Connection, counts: Sequence[Refusing]) -> None:
     """Forget counts that the journal holds from now on."""
     conn.executemany(
