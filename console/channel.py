@@ -16,9 +16,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from common import paths
 from common.protocol import PROTOCOL_VERSION, VERSION_HEADER, Failure, Request, Verb
-from console.client import BrokenOff, Refused, Unreachable, why_unreachable
+from console.client import BrokenOff, Refused, Unreachable, reach, why_unreachable
 
 Q = TypeVar("Q", bound=Request)
 A = TypeVar("A")
@@ -63,8 +62,7 @@ class Channel:
         """The reader of an answer whose head was good, and how long its body is where that is told."""
         is_sent = False
         try:
-            connection = paths.connect(self.path, timeout=5.0)
-            connection.setblocking(False)
+            connection = await reach(self.path)
             reader, writer = await asyncio.open_connection(sock=connection, limit=LARGEST_LINE)
             try:
                 body = msgspec.json.encode(request)

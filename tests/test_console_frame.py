@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
+import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
+import pytest
 from textual.pilot import Pilot
 
-from common.protocol import Failure, UserAdded
+from common import paths
+from common.protocol import STATUS, Failure, Nothing, UserAdded
 from console.app import Lodge
+from console.channel import Channel
+from console.client import Unreachable, watch
 from console.screens import TABS
 from console.screens.page import AWAY, CHANGED_MEANWHILE
 from tests.rigs.console import console_at, frame_of
 from tests.rigs.scripted_daemon import ScriptedDaemon
-from tests.rigs.showcase import furnish, registrations, showcase
+from tests.rigs.showcase import ago, furnish, registrations, showcase
 from tests.rigs.until import until
 
 DETAILS = {  # what one reads over a page: the page, the keys that lead to it from there, and words of it
@@ -133,6 +140,10 @@ async def test_why_the_daemon_is_away_is_said_whole_and_no_longer_when_it_is_bac
         assert "sofia" in frame and "8 Jobs" in frame
         await pilot.press("d")
         await sees(app, AWAY)
+        app.say(f"{'one-two-three ' * 9}end.")
+        frame = await sees(app, "end.")
+        assert frame.count("one-two-three") == 9 and "? Help" in frame, "whole, in two lines"
+        await pilot.press("d")
         await starts_again(app, daemon)
         frame = await sees(app, "● LIVE", "sofia", "4 Hz")
         assert AWAY not in frame and "STALE" not in frame
@@ -142,3 +153,64 @@ async def test_why_the_daemon_is_away_is_said_whole_and_no_longer_when_it_is_bac
         frame = await sees(app, "changed since you looked")
         assert frame.count("changed") == 1
         assert "the user changed since you looked, nothing was done; look at it again" in frame
+
+
+async def test_a_daemon_that_hangs_holds_nothing_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full queue of connections makes a Unix socket wait: the event loop, which also draws, does not."""
+    monkeypatch.setattr("console.client.PATIENCE", 0.5)
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as hung, ExitStack() as waiting:
+        hung.bind(str(path))
+        hung.listen(0)
+        with pytest.raises(BlockingIOError):
+            while True:
+                waiting.enter_context(paths.connect(path, timeout=0))
+        asked = asyncio.create_task(Channel(path).ask(STATUS, Nothing()))
+        watched = asyncio.create_task(anext(watch(path)))
+        longest, turn = 0.0, time.monotonic()
+        while not (asked.done() and watched.done()):
+            await asyncio.sleep(0.01)
+            longest, turn = max(longest, time.monotonic() - turn), time.monotonic()
+        assert longest < 0.25, "it still draws"
+        for task in (asked, watched):
+            with pytest.raises(Unreachable, match="did not answer in time"):
+                task.result()
+
+
+async def test_no_tab_and_no_figure_is_lost_where_it_is_narrow(tmp_path: Path) -> None:
+    """At 60 columns the titles get shorter, the rest stands closer; a click goes where the tab is drawn."""
+    async with showcase(tmp_path, size=(60, 15)) as (app, pilot, daemon):
+        daemon.totals.oldest_queued = ago(7523)
+        daemon.send()
+        await until(lambda: app.main.tick() or "429 3/m  err 0.4%" in frame_of(app), timeout=15)
+        for tab in TABS:
+            who, totals, tabs = frame_of(app).split("\n")[:3]
+            assert "● LIVE" in who and who.endswith("14:02:31Z")
+            assert "run 7/12" in totals and "queue 3" in totals
+            assert all(f"{each.digit} " in tabs for each in TABS) and "(2)" in tabs and "8 Jobs" in tabs, tabs
+            await pilot.click(offset=(tabs.index(f"{tab.digit} ") + 1, 2))
+            await until(lambda name=tab.name: app.main.head.active == name)  # type: ignore[misc]
+            await pilot.pause()
+
+
+async def test_an_exchange_that_one_reads_is_followed_again(tmp_path: Path) -> None:
+    """Since when it is not followed stands over it, whole at 80 columns; then it goes on, or its record is offered."""
+    async with at_a_daemon(tmp_path) as (app, pilot, daemon):
+        await sees(app, ">run")
+        await pilot.press("enter")
+        await sees(app, "PROMPT", "● LIVE")
+        await daemon.__aexit__(None, None, None)
+        frame = await sees(
+            app, "NOT FOLLOWED for", "goes on when the daemon is LIVE again", "○ STALE", "trying again in"
+        )
+        assert "ANSWER" in frame
+        await pilot.press("c")
+        await sees(app, AWAY)
+        await starts_again(app, daemon)
+        await until(lambda: "NOT FOLLOWED" not in frame_of(app) or app.screen.tick(), timeout=15)  # type: ignore[attr-defined]
+        assert AWAY not in frame_of(app) and daemon.counted()["live/follow"] > 1
+        await daemon.__aexit__(None, None, None)
+        daemon.answers["live/follow"] = Failure("there is no running request like this", "not_found")
+        await sees(app, "NOT FOLLOWED")
+        await starts_again(app, daemon)
+        await sees(app, "NO LONGER RUNS", "Enter Its record")

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import ClassVar, Protocol, runtime_checkable
 
+from rich.style import Style
 from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -29,7 +30,9 @@ from console.widgets.lines import Line, Lines
 Completer = Callable[[str], Awaitable[list[str]]]  # a typed line -> whole lines that it may become
 SETTLED = 0.5  # seconds after which every key has found the new focus
 YES_OR_NO = "  [y] yes  [N] no"
-MOST_LINES = 3  # that a question takes: whoever has a name of hundreds of characters must not cover the page
+MOST_LINES = (
+    3  # that a question or a sentence takes: whoever has a name of hundreds of characters must not cover the page
+)
 STYLES = {"info": PLAIN, "good": GOOD, "bad": BAD, "away": BAD}
 
 
@@ -133,6 +136,7 @@ class Prompt(Widget, can_focus=True):
         self.entry = Entry()
         self._question: asyncio.Future[bool] | None = None
         self._asked = ""  # the words of the question
+        self._sentence: tuple[str, Style] = ("", PLAIN)  # what was said last
         self._line: asyncio.Future[str | None] | None = None
         self._on_change: Callable[[str], None] | None = None
         self._back: Widget | None = None
@@ -158,7 +162,16 @@ class Prompt(Widget, can_focus=True):
         """
         if self._question is None:
             self._away_since = connections if level == "away" else None
-            self._said.show([[(clean(sentence), STYLES[level])]] if sentence else [])
+            self._sentence = (clean(sentence), STYLES[level])
+            self._draw_sentence()
+
+    def _draw_sentence(self) -> None:
+        words, style = self._sentence
+        width = self.size.width or self.app.size.width
+        lines = wrap(words, width) if words else []
+        if len(lines) > MOST_LINES:
+            lines = [*lines[: MOST_LINES - 1], cut(" ".join(lines[MOST_LINES - 1 :]), width)]
+        self._show([[(line, style)] for line in lines])
 
     def forget_away(self, connections: int) -> None:
         """The daemon was there so often by now: what was said because it was away no longer holds."""
@@ -189,20 +202,22 @@ class Prompt(Widget, can_focus=True):
         finally:
             if self._question is asked:
                 self._question = None
-                self._show([])
+                self.say("")
                 self._give_focus_back()
 
     def _draw_question(self) -> None:
         self._show(question_lines(self._asked, self.size.width))
 
-    def _show(self, lines: list[Line]) -> None:
-        height = max(1, len(lines))
+    def _show(self, lines: Sequence[Line]) -> None:
+        height = max(1, len(lines)) if self._line is None else 1  # what is typed hides what was said
         self.styles.height = self._said.styles.height = height
         self._said.show(lines)
 
     def on_resize(self) -> None:
         if self._question is not None:
             self._draw_question()
+        else:
+            self._draw_sentence()
 
     async def ask_line(
         self,
@@ -217,6 +232,7 @@ class Prompt(Widget, can_focus=True):
         asked: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
         self._line = asked
         self._on_change = None
+        self._show(self._said.lines)
         label = clean(label)
         self._label.styles.width = cell_len(label)
         self._label.show([[(label, QUESTION)]])
@@ -232,14 +248,15 @@ class Prompt(Widget, can_focus=True):
             if self._line is asked:
                 self._line = self._on_change = None
                 self.remove_class("-typing")
+                self._draw_sentence()
                 self._give_focus_back()
 
     def _withdraw(self) -> None:
         if self._question is not None and not self._question.done():
             self._question.set_result(False)
         if self._question is not None:
-            self._show([])
-        self._question = None
+            self._question = None
+            self.say("")
         if self._line is not None and not self._line.done():
             self._line.set_result(None)
         self._line = None
