@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -223,7 +224,7 @@ async def test_what_an_upstream_cannot_do_is_not_offered(tmp_path: Path) -> None
         assert isinstance(page, ModelsPage)
         for line, pulls, words in (
             ("u:gpu1", True, ""),
-            ("m:gpu1:qwen3:4b", True, ""),
+            ("m:gpu1:qwen3:4b", True, ""),  # and beside it who may use it
             ("u:gpu2", False, "fixed: it is no Ollama"),
             ("m:gpu2:qwen2.5-coder:32b", False, "fixed: it is no Ollama"),
             ("u:attic", False, "attic is down"),
@@ -232,6 +233,8 @@ async def test_what_an_upstream_cannot_do_is_not_offered(tmp_path: Path) -> None
             await pilot.pause()
             app.main.tick()
             await pilot.pause()
+            if line == "m:gpu1:qwen3:4b":
+                await until(lambda: re.search("joe@example.org +login, editor", frame_of(app)))
             assert ("f Pull" in frame_of(app)) == pulls, line
             assert ("D Delete" in frame_of(app)) == (pulls and line.startswith("m:")), line
             if not pulls:

@@ -136,8 +136,8 @@ class LimitsPage(TablePage):
     def _details(self, line: LimitLine) -> list[Line]:
         kind = line.target.partition(":")[0]
         means = {
-            "default": "for each user by itself, unless the user has its own",
-            "user": "its own; where it says nothing, the default",
+            "default": "each user's, but for those who have their own",
+            "user": "its own; where it has none, the default",
             "key": "in addition to those of its user",
             "model": "one window shared by all who ask this model",
             "address": "one window shared by all who come from there",

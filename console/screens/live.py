@@ -20,9 +20,9 @@ from console.columns import Cell, Column
 from console.mirror import Row
 from console.palette import BAD, BOLD, DIM, GOOD, PLAIN, WAITING, WARNING
 from console.screens.page import TablePage
-from console.widgets.facts import paragraphs
+from console.widgets.facts import PANE, facts, paragraphs
 from console.widgets.head import POINT, rate
-from console.widgets.lines import Line, Part
+from console.widgets.lines import Line
 from console.widgets.plots import plot
 
 STALLED = 5.0  # seconds without a piece from which a running exchange is called STALL
@@ -247,7 +247,7 @@ def _clock(moment: str | None) -> str:
     return f"{moment[11:19]}Z" if moment else ""
 
 
-def detail_lines(line: LiveLine) -> list[list[Part]]:
+def detail_lines(line: LiveLine) -> list[Line]:
     """One exchange in the pane beside the table."""
     row = line.row
     state = states.full(row["state"]) if line.group == 2 else line.state
@@ -270,6 +270,4 @@ def detail_lines(line: LiveLine) -> list[list[Part]]:
     ]
     if line.group == 1 and row.get("estimated_wait") is not None:
         pairs.append(("seat in about", times.short(row["estimated_wait"])))
-    lines: list[list[Part]] = [[("DETAILS", BOLD)]]
-    lines += [[(f"{name:<14}", DIM), str(value)] for name, value in pairs if value not in (None, "")]
-    return lines
+    return [[("DETAILS", BOLD)], *facts(pairs, room=PANE)]

@@ -50,15 +50,14 @@ def _short(value: object) -> str:
 
 
 def who_may(rows: Sequence[ModelAccess]) -> list[Line]:
-    """The same in few words, for the pane beside the table: a line a user, with the keys that are for it."""
+    """The same in few words, for the pane beside the table: a line a user, by login or with which keys."""
     users: dict[str, list[str]] = {}
     for row in rows:
         ways = users.setdefault(clean(row.user), [])
-        if row.by == "key":
-            ways.append(clean(row.label) or row.key or "")
+        ways.append("login" if row.by == "login" else clean(row.label) or row.key or "a key")
     lines: list[Line] = [[(f"WHO MAY ({len(users)})", BOLD)]]
-    for user, keys in users.items():
-        lines.append([fit(user, 27) + " ", (", ".join(keys) or "login", DIM)])
+    for user, ways in users.items():
+        lines.append([fit(user, 27) + " ", (", ".join(ways), DIM)])
     return lines if users else [[("WHO MAY", BOLD)], ["nobody"]]
 
 

@@ -93,6 +93,7 @@ def furnish(daemon: ScriptedDaemon) -> None:
     )
     daemon.answers["upstreams/list"] = _upstreams()
     daemon.answers["models/list"] = records.models()
+    daemon.answers["models/access"] = records.access()
     limits, uses = records.limits()
     daemon.answers["limits/show"] = lambda question: [
         row for row in limits if question.get("target") in (None, row.target)

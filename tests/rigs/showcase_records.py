@@ -20,6 +20,7 @@ from common.protocol import (
     LimitsTried,
     LimitUse,
     LimitValues,
+    ModelAccess,
     ModelRow,
     TriedLimit,
     TriedUser,
@@ -107,6 +108,28 @@ def models() -> list[ModelRow]:
         row("gemma3:27b", "gpu1", 17.4, "gemma3", "27.4B", "Q4_K_M"),
         # A llama.cpp tells less of its model, and nothing of the GPU.
         row(CODER, "gpu2", 19.9, "", "32.8B", "Q4_K_M", loaded=True, context=32_768, memory=19_900_000_000, vram=0),
+    ]
+
+
+def access() -> list[ModelAccess]:
+    """Who may use a model: who has a login, and the keys for all models."""
+
+    def way(user: str, label: str = "") -> ModelAccess:
+        return ModelAccess(user=user, by="key" if label else "login", key=KEYS.get(label), label=label, pattern=None)
+
+    return [
+        way("alice@example.org"),
+        way("ana.lopez@example.org"),
+        way("ana.lopez@example.org", "laptop"),
+        way("ci-runner@example.org", "ci"),
+        way("joe@example.org"),
+        way("joe@example.org", "editor"),
+        way("max@example.org"),
+        way("n8n@example.org", "workflows"),
+        way("priya.ramanathan@physics.example.org"),
+        way("priya.ramanathan@physics.example.org", "cluster"),
+        way("yuki.小林@example.org"),
+        way("yuki.小林@example.org", "ノート"),
     ]
 
 
