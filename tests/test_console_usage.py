@@ -20,6 +20,7 @@ from console.screens.usage import UsagePage
 from console.screens.usage_plots import fitting_sums
 from console.spending import as_csv, curve, percent, since
 from tests.rigs.console import Seat, open_seat
+from tests.rigs.gatehouse import QUESTION
 from tests.rigs.until import until
 
 
@@ -46,11 +47,15 @@ async def usage_page(tmp_path: Path, *, size: tuple[int, int] = (80, 24)) -> Asy
 async def test_who_used_what_in_the_last_day(tmp_path: Path) -> None:
     """Sums, shares, the curve; the most first; everything fits."""
     async with usage_page(tmp_path) as seat:
-        frame = await seat.sees("[24h]", "[user]", "3 req", "tokens out", "2 of 2", "as of")
+        frame = await seat.sees("[24h]", "[user]", "3 req", "0 refused", "tokens out", "2 of 2", "as of")
         lines = [line for line in frame.split("\n") if "@example.org" in line]
         assert "ana" in lines[0]
         assert "ben" in lines[1]
         assert all(len(line) <= 80 for line in frame.split("\n"))
+        # It agrees with the head: a refusal is counted at once, not when its minute is over.
+        await seat.office.done("limits", "set", "ana@example.org", "--requests-per-minute", "2")
+        assert (await seat.office.gate.post("/api/chat", QUESTION)).status_code == 429
+        await seat.sees("429 1/m", "1 refused")
 
 
 async def test_other_periods_and_groupings(tmp_path: Path) -> None:

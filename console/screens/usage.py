@@ -33,7 +33,8 @@ from console.spending import GROUPS, OTHERS, PERIODS, TOPS, as_csv, curve, perce
 from console.widgets.lines import Line, Lines, Part
 from console.widgets.plots import bar, spark
 
-FRESH = (5.0, 15.0, 60.0, 60.0)  # seconds after which the figures of each period are asked for again
+FRESH = (2.0, 4.0, 15.0, 60.0)  # seconds after which the figures of each period are asked for again
+SHARE_OF_TIME = 20  # times as long as an answer took, nothing is asked again: nobody adds up all the time for a look
 SHARE = 10  # cells of the bar
 
 
@@ -98,6 +99,7 @@ class UsagePage(TablePage):
         self._version = 0
         self._asked_at = 0.0
         self._fetched_at = 0.0
+        self._took = 0.0  # seconds for the last answer
         self._asking = False
         self._was_live = True
         self._worker: Worker[None] | None = None
@@ -124,7 +126,8 @@ class UsagePage(TablePage):
         if self._answer is None and self._was_live != self.lodge.link.is_live:
             self._was_live = self.lodge.link.is_live
             self._version += 1
-        old = not self._asked_at or self.lodge.monotonic() - self._asked_at >= FRESH[self._period]
+        patience = max(FRESH[self._period], SHARE_OF_TIME * self._took)
+        old = not self._asked_at or self.lodge.monotonic() - self._asked_at >= patience
         if old and self.lodge.link.is_live and not self._asking and not self.is_paused:
             self._ask_anew()
         self._choice.show(self._head())
@@ -219,6 +222,7 @@ class UsagePage(TablePage):
             self._problem, self._answer, self._fetched_at = "", answer, self.lodge.now()
             self._lines = self._rows_of(answer)
         self._asking = False
+        self._took = self.lodge.monotonic() - self._asked_at
         self._version += 1
         if self.display:
             self.tick()
