@@ -86,7 +86,8 @@ class Entry(Input):
         lines = await completer(self.value)
         self._round = lines if len(lines) > 1 else []
         if len(lines) == 1:
-            self._put(lines[0] + " ")
+            # A value goes on behind a filter's name, a file within its folder.
+            self._put(lines[0] + ("" if lines[0].endswith((":", "/")) else " "))
         elif len(common := _common_beginning(lines)) > len(self.value):
             self._put(common)
         self._shown_for = self.value
