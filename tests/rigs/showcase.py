@@ -171,13 +171,13 @@ def _key(user: str, label: str, **given: Any) -> KeyRow:
 
 def _keys() -> list[KeyRow]:
     return [
-        _key("ana.lopez@example.org", "laptop", last_used=ago(2)),
-        _key("joe@example.org", "editor", last_used=ago(340)),
+        _key("ana.lopez@example.org", "laptop", last_used=ago(41)),
+        _key("joe@example.org", "editor", last_used=ago(4)),
         _key("ana.lopez@example.org", "notebook", models=["qwen3:*"], last_used=ago(86400 * 3)),
-        _key("ci-runner@example.org", "ci", addresses=["192.0.2.0/28"], expires=ago(-86400 * 5)),
-        _key("n8n@example.org", "workflows", previous_until=ago(-1800), last_used=ago(60)),
-        _key("yuki.小林@example.org", "ノート", last_used=ago(7200)),
-        _key("priya.ramanathan@physics.example.org", "cluster", last_used=ago(5)),
+        _key("ci-runner@example.org", "ci", addresses=["192.0.2.0/28"], expires=ago(-86400 * 5), last_used=ago(17)),
+        _key("n8n@example.org", "workflows", previous_until=ago(-1800), last_used=ago(3)),
+        _key("yuki.小林@example.org", "ノート", last_used=ago(6)),
+        _key("priya.ramanathan@physics.example.org", "cluster", last_used=ago(905)),
         _key("alice@example.org", "prometheus", purpose="metrics", last_used=ago(9)),
         _key(
             "old.student@example.org", "laptop", id="oLd4x7Zk0Q", state="suspended", last_used=None, last_address=None
