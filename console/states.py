@@ -5,12 +5,12 @@ Rule: what is shown may be typed. A search takes these words as well as the prot
 
 from __future__ import annotations
 
-from typing import get_args
-
-from rich.style import Style
+from typing import TYPE_CHECKING, get_args
 
 from common.protocol import EndedState
-from console.palette import BAD, DIM, PLAIN, WARNING
+
+if TYPE_CHECKING:
+    from rich.style import Style
 
 OPEN = "open"  # of the audit: it has not ended
 WORDS = {
@@ -42,6 +42,8 @@ def word(name: str | None) -> str:
 
 def style(name: str | None) -> Style:
     """The colour beside it: what went well is quiet, what failed is not."""
+    from console.palette import BAD, DIM, PLAIN, WARNING  # here: a command on the command line starts without colours
+
     if name == "ok":
         return PLAIN
     if name == "client_left":

@@ -315,11 +315,12 @@ async def test_nobody_has_registered_yet(tmp_path: Path) -> None:
     """The very request that lets somebody in, with the daemon's own address."""
     async with open_seat(tmp_path) as seat:
         await seat.press("2")
-        await seat.sees("nobody has registered yet: POST http://127.0.0.1:", "/auth/register")
+        frame = await seat.sees("Nobody has registered yet.", "  POST http://127.0.0.1:", "/auth/register")
+        assert '  {"email": "you@example.org", "password": "…"}' in frame and ">active" in frame
         rows = seat.app.link.mirror.rows["user"]
         rows.clear()
         seat.app.link.mirror.changes["user"] += 1
-        await seat.sees("Nobody has registered yet. Tell them to", "press c")
+        await seat.sees("Nobody has registered yet.", '{"email":', "press c")
         await register(seat)
         await seat.loses("Nobody has registered yet.")
 

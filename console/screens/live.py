@@ -20,6 +20,7 @@ from console.columns import Cell, Column
 from console.mirror import Row
 from console.palette import BAD, BOLD, DIM, GOOD, PLAIN, WAITING, WARNING
 from console.screens.page import TablePage
+from console.screens.user_details import how_to_register
 from console.widgets.facts import PANE, facts, paragraphs
 from console.widgets.head import POINT, rate
 from console.widgets.lines import Line
@@ -131,14 +132,9 @@ class LivePage(TablePage):
         mirror = self.lodge.link.mirror
         if mirror.rows["user"]:
             return ("Nothing runs and nothing waits.", "A request appears here the moment it is admitted.")
-        where = self.lodge.address or "http://HOST:7000"
         if mirror.rows["registration"]:
             return ("Somebody waits to be let in: press 2, and approve them.",)
-        return (
-            "Nobody has registered yet. Tell them to",
-            f"  POST {where}/auth/register   " + '{"email": "…", "password": "…"}',
-            "and approve them on the page Users (press 2), or create a user there.",
-        )
+        return how_to_register(self.lodge.address, "Approve them on the page Users: press 2. Or create a user there.")
 
     def detail(self, row: LiveLine) -> Sequence[Line]:
         return detail_lines(row)

@@ -40,6 +40,7 @@ _CHANGED = re.compile(" (?:was|were) changed ")
 ACTION = "action"
 AWAY = "nothing is changed while the daemon is away; try again when it is LIVE"
 SLID = 0.7  # seconds for which no act begins on a row that has slid under the cursor
+AROUND = 10  # lines that stand around the rows: head, titles, status, prompt, keys, and some air
 WIDE = 140  # columns of the terminal from which the detail pane is shown
 TALL = 45  # lines of the terminal from which plots are shown
 
@@ -215,6 +216,7 @@ class TablePage(Page):
         self._slid = -SLID  # when the row under the cursor went, and another one came to stand there
         self._followed: Callable[[str, Any], bool] | None = None
         self._made = False
+        self._table_height = 0  # where something is said below the rows
         self._drawn: tuple[Any, ...] = ()
         self._offered: Collection[str] | None = None
         self.is_paused = False
@@ -240,6 +242,10 @@ class TablePage(Page):
     def nothing(self) -> Sequence[str]:
         """What is said where there is no row at all."""
         return (f"There are no {self.NOUN}.",)
+
+    def advice(self) -> Sequence[str]:
+        """What is said below the rows, as long as they are few."""
+        return ()
 
     def group(self, row: Any) -> Any:
         """Rows of a lower group stand above those of a higher one, whatever they are ordered by."""
@@ -342,8 +348,11 @@ class TablePage(Page):
         return [text_of(column.cell(row)) for column in self.COLUMNS]
 
     def _say_if_empty(self, ids: Sequence[str]) -> None:
+        """Where there is no row, or are few: what that means, and what to do."""
         if ids:
-            sentences: Sequence[str] = ()
+            sentences = self.advice()
+            if len(ids) + len(sentences) + AROUND > self.app.size.height:
+                sentences = ()
         elif self._rows:
             sentences = (
                 f"None of {len(self._rows)} {self.NOUN} matches {self._filter_text!r}.",
@@ -351,9 +360,11 @@ class TablePage(Page):
             )
         else:
             sentences = self.nothing()
-        if self._empty.display != bool(sentences):
+        height = 1 + len(ids) if sentences else 0
+        if height != self._table_height:
+            self._table_height = height
             self._empty.display = bool(sentences)
-            self.table.styles.height = 1 if sentences else "1fr"
+            self.table.styles.height = height or "1fr"
         room = max(20, self.app.size.width - 4)
         self._empty.show([[line] for sentence in sentences for line in wrap(clean(sentence), room)])
 

@@ -28,7 +28,7 @@ from console.moments import age
 from console.palette import DIM, GOOD, PLAIN, WARNING
 from console.screens.page import TablePage
 from console.screens.user_actions import create_user, delete_user, reset_password
-from console.screens.user_details import role_of, user_lines, whole_user_lines
+from console.screens.user_details import how_to_register, role_of, user_lines, whole_user_lines
 from console.widgets.facts import PANE, paragraphs
 from console.widgets.lines import Line
 
@@ -106,6 +106,9 @@ class UsersPage(TablePage):
         mirror = self.lodge.link.mirror
         return mirror.rows["registration"] | mirror.rows["user"]
 
+    def version(self) -> Any:
+        return super().version(), self.lodge.address  # which is what those without an account are told
+
     def group(self, row: Row) -> Any:
         return 0 if row["code"] else 1
 
@@ -132,22 +135,14 @@ class UsersPage(TablePage):
         return ("open", "enable", "delete", *rest, *reset)
 
     def nothing(self) -> Sequence[str]:
-        return (
-            "Nobody has registered yet. Tell them to",
-            f"  POST {self.lodge.address or 'http://HOST:7000'}/auth/register   " + '{"email": "…", "password": "…"}',
-            "and they appear here with a code; or create a user: press c.",
+        return how_to_register(
+            self.lodge.address, "They appear here with a code: a lets them in. Or press c to create a user."
         )
 
-    def status(self) -> Line:
-        mirror = self.lodge.link.mirror
-        people = sum(not row["service"] for row in mirror.rows["user"].values())
-        if people > 1 or mirror.rows["registration"] or self.filter_text:
-            return super().status()
-        where = self.lodge.address or "http://HOST:7000"
-        return [
-            f"{len(self.table.ids)} of {len(self._rows)}",
-            (f" · nobody has registered yet: POST {where}/auth/register", WARNING),
-        ]
+    def advice(self) -> Sequence[str]:
+        people = sum(not row["service"] for row in self.lodge.link.mirror.rows["user"].values())
+        waits = self.lodge.link.mirror.rows["registration"]
+        return () if people > 1 or waits or self.filter_text else self.nothing()
 
     def detail(self, row: Row) -> Sequence[Line]:
         return user_lines(row, self._keys_of(row), self._runs[row["email"]], self.lodge.now(), room=PANE)
