@@ -1,7 +1,8 @@
 """The line behind `:`: every command of `gatelodge`, with the same words, completed the same way, shown in a box.
 
 A command runs as a process of its own, as in a shell: it can neither hold up nor break the screen, and says exactly
-what it says there. Rule: what destroys is asked about here, as the process has nobody to ask; then it gets `--yes`.
+what it says there. Rule: what destroys is asked about here, as the process has nobody to ask; then it gets `--yes`. A
+secret that it tells is shown in the box for secrets, as a form's is.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from click.shell_completion import ShellComplete
 
 from console.palette import BAD
 from console.screens import TABS
+from console.screens.secret_boxes import show_told, telling, told_in
 from console.tables import WIDTH
 
 if TYPE_CHECKING:
@@ -58,7 +60,11 @@ class CommandLine:
             if not await self._lodge.ask_yes(f"Really: {shlex.join(words)}?"):
                 return
             words.append("--yes")
-        code, printed = await self._output(words)
+        kind = telling(words)
+        code, printed = await self._output([*words, *(["--json"] if kind and "--json" not in words else [])])
+        if code == 0 and kind is not None and (told := told_in(printed, kind)) is not None:
+            self._lodge.say(await show_told(self._lodge, told), "good")
+            return
         text = printed.decode("utf-8", "replace").rstrip("\n")
         if "\n" not in text and len(text) < 200:
             self._lodge.say(text or "done", "good" if code == 0 else "bad")

@@ -107,7 +107,7 @@ async def test_a_form_outlives_the_daemon_and_is_sent_when_it_is_back(tmp_path: 
         await typed(pilot, "li@example.org")
         await daemon.__aexit__(None, None, None)
         frame = await sees(app, "○ STALE", "nothing is sent until LIVE", "li@example.org")
-        assert "trying again in" in frame
+        assert "trying again" in frame
         await pilot.press("enter", "enter", "enter")
         await sees(app, "Not sent: the daemon is away (STALE", "li@example.org")
         assert "users/add" not in daemon.counted()
@@ -135,7 +135,7 @@ async def test_why_the_daemon_is_away_is_said_whole_and_no_longer_when_it_is_bac
         await sees(app, "sofia")
         await daemon.__aexit__(None, None, None)
         (tmp_path / "s").unlink(missing_ok=True)
-        frame = await sees(app, "STALE", "trying again in", "(r: now)", "or name its socket: --socket PATH")
+        frame = await sees(app, "STALE", "trying again", "(r: now)", "or name its socket: --socket PATH")
         assert "…" not in "".join(line for line in frame.split("\n")[-6:-2]), frame
         assert "sofia" in frame and "8 Jobs" in frame
         await pilot.press("d")
@@ -201,7 +201,7 @@ async def test_an_exchange_that_one_reads_is_followed_again(tmp_path: Path) -> N
         await sees(app, "PROMPT", "● LIVE")
         await daemon.__aexit__(None, None, None)
         frame = await sees(
-            app, "NOT FOLLOWED for", "goes on when the daemon is LIVE again", "○ STALE", "trying again in"
+            app, "NOT FOLLOWED for", "goes on when the daemon is LIVE again", "○ STALE", "trying again"
         )
         assert "ANSWER" in frame
         await pilot.press("c")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -125,8 +126,8 @@ async def test_pause_holds_what_is_shown(tmp_path: Path) -> None:
 
 
 async def test_an_exchange_is_read_as_it_streams(tmp_path: Path) -> None:
-    """What was asked and answered first, the request below; then what comes. That it was looked at is in the audit. What
-    has ended is not offered to be cancelled, but its record is; Esc goes back."""
+    """What was asked and answered first, the request below; then what comes. That it was looked at is in the audit.
+    What has ended is not offered to be cancelled, but its record is; Esc goes back."""
     async with open_seat(tmp_path, limits__requests_per_hour=100) as seat:
         gate = asyncio.Event()
         seat.upstream.default = stall_after(2, gate)
@@ -178,10 +179,22 @@ async def test_the_daemon_is_lost_and_comes_back(tmp_path: Path) -> None:
             await client
 
 
-async def test_never_connected_it_says_why_and_counts_down(tmp_path: Path) -> None:
-    """No page is shown, but what to do; and it connects by itself when the daemon starts."""
+def denied(*_: object, **__: object) -> None:
+    """As a socket that this account may not open."""
+    raise PermissionError(errno.EACCES, "Permission denied")
+
+
+async def test_never_connected_it_says_why_and_counts_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No page and no figure is shown, but what to do; and it connects by itself when the daemon starts."""
     socket = tmp_path / "data" / "gatelodge.sock"
+    tmp_path.chmod(0o750)
+    monkeypatch.setattr("common.paths.connect", denied)
     async with console_at(socket) as (app, pilot):
+        await until(lambda: "NO ACCESS" in frame_of(app))
+        await until(lambda: all(words in frame_of(app) for words in ("may not use", "for the group", "usermod -aG")))
+        assert "run 0/0" not in frame_of(app) and "q Quit" in frame_of(app)
+        monkeypatch.undo()
+        app.link.retry_now()
         await until(lambda: "NO DAEMON" in frame_of(app))
         await until(lambda: "no socket at" in frame_of(app) and "rying again in" in frame_of(app))
         async with open_office(tmp_path) as office:
@@ -288,6 +301,42 @@ async def test_a_command_is_typed_completed_and_run(tmp_path: Path) -> None:
         await seat.type("nonsense")
         await seat.press("enter")
         await seat.sees("there is no command 'nonsense'")
+
+
+async def test_a_secret_that_a_command_tells_is_shown_in_the_box_for_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To be copied, or saved for oneself alone; with Esc it is gone, and stands on no page of text."""
+    monkeypatch.chdir(tmp_path)
+    async with open_seat(tmp_path) as seat:
+
+        async def run(command: str) -> None:
+            await seat.press("colon")
+            await until(lambda: seat.app.prompt.entry.has_focus)
+            seat.app.prompt.entry.value = command
+            await seat.press("enter")
+
+        await run("keys issue ana@example.org --label ci")
+        await seat.sees("The key ", "Shown this once", "c copy", "s save to a file", "close, for good", timeout=20)
+        await seat.press("s")
+        await seat.sees("saved to")
+        file = next(tmp_path.glob("gatelodge-key-*.txt"))
+        secret = file.read_text().strip()
+        assert secret in seat.frame() and file.stat().st_mode & 0o777 == 0o600
+        await seat.press("escape")
+        await seat.sees("is issued")
+        assert secret not in seat.frame() and len(seat.app.screen_stack) == 1
+        await run("users add li@example.org")
+        await seat.sees("One-time password of li@example.org", "close, for good", timeout=20)
+        await seat.press("escape")
+        await seat.sees("li@example.org is created")
+        await run("users reset-password li@example.org")
+        await seat.sees("[y] yes")
+        await seat.press("y")
+        await seat.sees("One-time password of li@example.org", "close, for good", timeout=20)
+        await seat.press("escape")
+        await run("users add")
+        await seat.sees("Missing argument", timeout=20)
 
 
 async def test_foreign_words_are_only_words(tmp_path: Path) -> None:

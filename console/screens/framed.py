@@ -139,7 +139,7 @@ class Framed(Screen[T]):
             self.tick_body()
         self.prompt.forget_away(link.connections)
         self._show_status([] if notice else self._status(width))
-        self._keys.display = not self.prompt.is_asking
+        self._keys.display = not self.prompt.is_asking and not self.has_class("-small")
         if self._keys.without_page != bool(notice):
             self._keys.without_page = bool(notice)
             if not notice and self.focused is None:

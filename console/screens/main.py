@@ -95,7 +95,11 @@ class MainScreen(Framed[None]):
             return [[(f"Connecting to the daemon at {clean(str(link.path))} …", DIM)]]
         if link.state != "never":
             return []
-        title = "Daemon and console are of different releases." if link.mismatch else "The daemon cannot be reached."
+        title = "The daemon cannot be reached."
+        if link.mismatch:
+            title = "Daemon and console are of different releases."
+        elif link.denied:
+            title = "This account may not use the daemon's socket."
         room = width - 4
         cause = clean(link.cause[:1].upper() + link.cause[1:])
         return [

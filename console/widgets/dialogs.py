@@ -253,9 +253,7 @@ class ShowSecret(Dialog[None]):
     sends = False
 
     def __init__(self, title: str, secret: str, note: str, *, file: Path) -> None:
-        super().__init__(
-            title, [(secret, WARNING), "", note, (f"The file would be {file}, for you alone (0600).", DIM)]
-        )
+        super().__init__(title, [(secret, WARNING), "", note, (f"s saves it as {file}, for you alone (0600).", DIM)])
         self._secret = secret
         self._file = file
         self._done: tuple[str, Style] = ("", PLAIN)

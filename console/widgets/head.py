@@ -82,6 +82,8 @@ class Head(Lines):
 
     def _totals(self) -> Line:
         totals, width = self._link.mirror.totals, self.size.width
+        if not self._link.connections:
+            return []  # nobody counted anything
         style = PLAIN if self._link.is_live else DIM
         oldest = ""
         if totals.oldest_queued is not None:
@@ -166,5 +168,5 @@ def _state(link: Link) -> list[Part]:
     if link.state == "lost":
         return [(f"○ STALE {times.short(link.stale_for())}", BAD)]
     if link.state == "never":
-        return [("○ OTHER RELEASE" if link.mismatch else "○ NO DAEMON", BAD)]
+        return [("○ OTHER RELEASE" if link.mismatch else "○ NO ACCESS" if link.denied else "○ NO DAEMON", BAD)]
     return [("○ connecting", WARNING)]
