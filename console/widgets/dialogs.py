@@ -234,7 +234,7 @@ class ConfirmByName(Dialog[bool]):
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()
-        if event.value.strip() == self._target:
+        if event.value.strip() == self._target.strip():
             if self.may_send():
                 self.dismiss(True)
         else:
