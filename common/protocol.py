@@ -413,11 +413,13 @@ class LimitUse(Message):
 class LimitRow(LimitValues, kw_only=True):
     """A target's own limits, for a user those in force (its own, else the default's), and what of them is used now.
 
-    `use` is empty for `default`, which every user has by itself: `limits/use` tells of each.
+    `use` is empty for `default`, which every user has by itself: `limits/use` tells of each. `configured`, of `default`
+    alone: the configuration's values, which come back where it is cleared.
     """
 
     target: str
     effective: LimitValues | None = None
+    configured: LimitValues | msgspec.UnsetType = msgspec.UNSET
     use: list[LimitUse] = []
 
 
@@ -691,7 +693,7 @@ class EndedRow(Message):
     elapsed: float  # seconds from received to ended
     tokens_in: int | None
     tokens_out: int | None
-    tokens_per_second: float | None  # out, from the first byte to the end
+    tokens_per_second: float | None  # out, from the first byte to the end; None: too few or too soon to say
 
 
 class LiveTarget(Request):

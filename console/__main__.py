@@ -31,7 +31,12 @@ def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> 
 
 
 @click.group(cls=Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--socket", metavar="PATH", help="The daemon's admin socket; otherwise GATELODGE_SOCKET, or where it is.")
+@click.option(
+    "--socket",
+    metavar="PATH",
+    type=click.Path(),
+    help="The daemon's admin socket; otherwise GATELODGE_SOCKET, or where it is.",
+)
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Name the release."
 )

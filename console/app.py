@@ -27,14 +27,14 @@ from console.channel import Channel
 from console.client import Refused, Unreachable
 from console.guard import OutputGuard
 from console.link import Link
-from console.palette import BOLD, DIM
+from console.screens.framed import Framed
 from console.screens.main import MainScreen
 from console.screens.page import Page
 from console.widgets.head import Head
 from console.widgets.prompt import Prompt
 
 MOVING = ("Rows", "Text")  # places of keys that move about
-
+FRAMED = {binding.action for binding in Framed.BINDINGS if isinstance(binding, Binding)}
 
 TYPED_AHEAD = 2.0  # seconds for which an action that has not asked yet keeps other keys from acting
 
@@ -63,6 +63,7 @@ class Lodge(App[None]):
         self.link = Link(path, clock=monotonic)
         self.channel = Channel(path)
         self.slow = slow
+        self.is_looked_at = True  # the terminal has the focus
         self.now = now
         self.monotonic = monotonic
         self.head = Head(self.link, now, monotonic, seat)
@@ -106,10 +107,17 @@ class Lodge(App[None]):
             await asyncio.sleep(1.0)
 
     def on_app_focus(self) -> None:
-        self.main.looked_at(True)
+        self.looked_at(True)
 
     def on_app_blur(self, _: events.AppBlur) -> None:
-        self.main.looked_at(False)
+        self.looked_at(False)
+
+    def looked_at(self, yes: bool) -> None:
+        """Whether the terminal has the focus: the screen in sight slows down where it has not."""
+        if yes != self.is_looked_at:
+            self.is_looked_at = yes
+            if isinstance(self.screen, Framed):
+                self.screen.pace()
 
     # -- what the pages ask for ----------------------------------------------------------------------------------------
 
@@ -145,13 +153,13 @@ class Lodge(App[None]):
         return super().push_screen(*given, **more)
 
     def say(self, sentence: str, level: str = "info") -> None:
-        """A sentence in the footer; `level` info, good or bad."""
-        self.prompt.say(sentence, level)
+        """A sentence in the footer; `level` info, good, bad, or away: what holds only until the daemon is back."""
+        self.prompt.say(sentence, level, connections=self.link.connections)
 
     async def go_to(self, name: str, *, find: str = "") -> Page | None:
         """Bring a page into sight, and its filter to `find` where that is given."""
         while len(self.screen_stack) > 1:
-            await self.pop_screen()
+            await self.screen.dismiss(None)  # whoever waits for it goes on, as after Esc
         page = await self.main.go_to(name)
         if page is not None and find:
             page.apply_filter(find)
@@ -180,12 +188,20 @@ class Lodge(App[None]):
         await self.push_screen_wait(ShowSecret(title, secret, note, file=Path.cwd() / file_name))
 
     async def fill(
-        self, title: str, fields: Sequence[Any], paragraphs: Sequence[str | tuple[str, Style]] = ()
+        self,
+        title: str,
+        fields: Sequence[Any],
+        paragraphs: Sequence[str | tuple[str, Style]] = (),
+        *,
+        done: str = "",
+        trouble: Any = None,
     ) -> dict[str, str] | None:
-        """A form of `console.widgets.form.Field`s; None where it was given up."""
+        """A form of `console.widgets.form.Field`s; None where it was given up. `trouble`: why it is there again."""
         from console.widgets.form import Form
 
-        return await self.push_screen_wait(Form(title, fields, paragraphs))
+        form = Form(title, fields, paragraphs, done=done)
+        form.tell(trouble)
+        return await self.push_screen_wait(form)
 
     async def show_text(self, title: str, paragraphs: Sequence[str | tuple[str, Style]]) -> None:
         """A text over the page; foreign words are cleaned."""
@@ -195,24 +211,23 @@ class Lodge(App[None]):
 
     def show_help(self) -> None:
         """The keys that do something here, from the bindings in force."""
-        from console.screens.overlay import Overlay
+        from console.screens.overlay import Help
         from console.widgets.keys import key_name
 
-        paragraphs: list[str | tuple[str, Style]] = []
         places: dict[str, dict[str, list[str]]] = {}
         for active in self.screen.active_bindings.values():
             binding = active.binding
             # Those with Ctrl, Shift or Super are Textual's own; terminals and multiplexers take them.
             its_own = "+" in binding.key or binding.key == "tab"
             if binding.description and not binding.system and not its_own and active.enabled:
-                keys = places.setdefault(_place(active.node), {}).setdefault(binding.description, [])
+                keys = places.setdefault(_place(active.node, binding.action), {}).setdefault(binding.description, [])
                 keys.append(key_name(binding))
         # What this page alone can do is what one came for; how to move in a list is known from elsewhere.
-        for place, described in sorted(places.items(), key=lambda found: found[0] in MOVING):
-            paragraphs += ["", (place, BOLD)]
-            paragraphs += [f"  {' '.join(keys):<14}{description}" for description, keys in described.items()]
-        paragraphs += ["", ("Every action is a command, too: type : and Tab, or see `gatelodge --help`.", DIM)]
-        self.push_screen(Overlay("Keys", paragraphs))
+        blocks = [
+            (place, [f"  {' '.join(keys):<14}{description}" for description, keys in described.items()])
+            for place, described in sorted(places.items(), key=lambda found: found[0] in MOVING)
+        ]
+        self.push_screen(Help(blocks))
 
     async def action_quit(self) -> None:
         if self.unfinished:
@@ -245,9 +260,11 @@ class Lodge(App[None]):
         self._close_messages_no_wait()
 
 
-def _place(node: object) -> str:
+def _place(node: object, action: str) -> str:
     if isinstance(node, Page):
         return type(node).__name__.removesuffix("Page")
+    if isinstance(node, Framed) and action in FRAMED:
+        return "Everywhere"
     return {"VTable": "Rows", "TextView": "Text", "MainScreen": "Everywhere", "Lodge": "Everywhere"}.get(
         type(node).__name__, "Here"
     )

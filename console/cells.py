@@ -5,11 +5,25 @@ Widths are those that Textual itself counts with (`rich.cells`), so that what we
 
 from __future__ import annotations
 
-from rich.cells import cell_len, split_graphemes
+from collections.abc import Iterator
+
+from rich.cells import cell_len, get_character_cell_size, split_graphemes
 
 __all__ = ["cell_len", "cut", "fit", "wrap"]
 
 ELLIPSIS = "…"
+_JOINERS = frozenset("\u200d\ufe0f")  # with them, a character's width hangs on its neighbours
+
+
+class _Cells(dict[str, int]):
+    """The width of each character that was met: a look here is a third of asking Rich."""
+
+    def __missing__(self, character: str) -> int:
+        cells = self[character] = get_character_cell_size(character)
+        return cells
+
+
+_CELLS = _Cells()
 
 
 def cut(text: str, width: int) -> str:
@@ -41,19 +55,52 @@ def wrap(text: str, width: int) -> list[str]:
 
 
 def _wrapped(line: str, width: int) -> list[str]:
-    pieces = []
-    start, window = 0, width + 1 if line.isascii() else _most_characters(width)
+    if line.isascii():
+        return list(_ascii_pieces(line, width))
+    if not _JOINERS.isdisjoint(line):
+        return list(_joined_pieces(line, width))
+    return list(_wide_pieces(line, width))
+
+
+def _ascii_pieces(line: str, width: int) -> Iterator[str]:
+    start = 0
+    while len(line) - start > width:
+        end = _break(line, start, start + width)
+        yield line[start:end].rstrip(" ")
+        start = end
+    yield line[start:]
+
+
+def _wide_pieces(line: str, width: int) -> Iterator[str]:
+    """Each character is measured once: a conversation in Chinese may be a megabyte, too."""
+    start = used = 0
+    for place, character in enumerate(line):
+        cells = _CELLS[character]
+        # A mark without a width of its own stays with what it stands on.
+        while cells and used + cells > width and place > start:
+            end = _break(line, start, place)
+            yield line[start:end].rstrip(" ")
+            start, used = end, sum(_CELLS[each] for each in line[end:place])
+        used += cells
+    yield line[start:]
+
+
+def _joined_pieces(line: str, width: int) -> Iterator[str]:
+    """With joiners and variation selectors in it (nothing that was cleaned has any) the width is no sum."""
+    start, window = 0, _most_characters(width)
     # Never more than a window of it is looked at: a line of a megabyte would otherwise be measured thousands of times.
     while len(ahead := line[start : start + window]) == window or cell_len(ahead) > width:
-        piece = _beginning(ahead, width) or ahead[0]
-        blank = piece.rfind(" ")
-        # A blank far to the left is no place to break: a long word would leave a ragged hole.
-        if blank > len(piece) // 2 and start + len(piece) < len(line):
-            piece = piece[: blank + 1]
-        start += len(piece)
-        pieces.append(piece.rstrip(" "))
-    pieces.append(ahead)
-    return pieces
+        end = _break(line, start, start + len(_beginning(ahead, width) or ahead[0]))
+        yield line[start:end].rstrip(" ")
+        start = end
+    yield ahead
+
+
+def _break(line: str, start: int, end: int) -> int:
+    """Where to break a line of which `start` to `end` fits: behind the last blank, unless that is far to the left: a
+    long word would leave a ragged hole."""
+    blank = line.rfind(" ", start, end)
+    return blank + 1 if blank - start > (end - start) // 2 and end < len(line) else end
 
 
 def _beginning(text: str, width: int) -> str:

@@ -16,9 +16,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from common import paths
 from common.protocol import PROTOCOL_VERSION, VERSION_HEADER, Failure, Request, Verb
-from console.client import Refused, Unreachable, why_unreachable
+from console.client import BrokenOff, Refused, Unreachable, reach, why_unreachable
 
 Q = TypeVar("Q", bound=Request)
 A = TypeVar("A")
@@ -61,9 +60,9 @@ class Channel:
         self, verb: Verb[Q, A], request: Q
     ) -> AsyncGenerator[tuple[asyncio.StreamReader, int | None], None]:
         """The reader of an answer whose head was good, and how long its body is where that is told."""
+        is_sent = False
         try:
-            connection = paths.connect(self.path, timeout=5.0)
-            connection.setblocking(False)
+            connection = await reach(self.path)
             reader, writer = await asyncio.open_connection(sock=connection, limit=LARGEST_LINE)
             try:
                 body = msgspec.json.encode(request)
@@ -73,13 +72,15 @@ class Channel:
                     f"{VERSION_HEADER}: {PROTOCOL_VERSION}\r\nContent-Length: {len(body)}\r\n\r\n"
                 )
                 writer.write(head.encode("ascii") + body)
+                is_sent = True
                 yield reader, await _read_head(reader)
             finally:
                 writer.close()
-        except asyncio.IncompleteReadError as error:
-            raise Unreachable(why_unreachable(self.path, http.client.IncompleteRead(b""))) from error
-        except (OSError, ValueError, TimeoutError) as error:
-            raise Unreachable(why_unreachable(self.path, error)) from error
+        except (OSError, ValueError, TimeoutError, asyncio.IncompleteReadError) as error:
+            if is_sent and verb.changes:
+                raise BrokenOff from error
+            cut = isinstance(error, asyncio.IncompleteReadError)
+            raise Unreachable(why_unreachable(self.path, http.client.IncompleteRead(b"") if cut else error)) from error
 
 
 class _Ending(msgspec.Struct):

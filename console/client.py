@@ -47,6 +47,13 @@ class Unreachable(Exception):
     """There is no daemon to talk to; the text says why and what to do."""
 
 
+class BrokenOff(Unreachable):
+    """A change was asked for, and the connection broke before the answer came."""
+
+    def __init__(self) -> None:
+        super().__init__("the connection broke before the answer: it may have been done; look before you repeat it")
+
+
 class Refused(Exception):
     """The daemon refused, or failed: `code` is a stable word, the text a sentence (of foreign words, perhaps)."""
 
@@ -227,6 +234,7 @@ def _group_name(gid: int) -> str:
 _messages: msgspec.json.Decoder[WatchMessage] = msgspec.json.Decoder(WatchMessage)
 
 LONGEST_SILENCE = 15.0  # seconds; a heartbeat comes every 5
+PATIENCE = 5.0  # seconds for being let into a full queue
 LARGEST_MESSAGE = 64 * 1024 * 1024
 
 
@@ -236,7 +244,7 @@ async def watch(path: Path) -> AsyncGenerator[Message, None]:
     Unreachable where there is no daemon, or where it falls silent or goes without a goodbye.
     """
     try:
-        connection = paths.connect(path, timeout=5.0)
+        connection = await reach(path)
     except OSError as error:
         raise Unreachable(why_unreachable(path, error)) from error
     reader, writer = await _open(connection)
@@ -257,6 +265,17 @@ async def watch(path: Path) -> AsyncGenerator[Message, None]:
         raise Unreachable(why_unreachable(path, error)) from error
     finally:
         writer.close()
+
+
+async def reach(path: Path) -> socket.socket:
+    """Connected, or OSError, without ever holding up the event loop: where a daemon hangs and its queue of connections
+    is full, a Unix socket would wait for it, and whoever draws with us."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            try:
+                return paths.connect(path, timeout=0)
+            except BlockingIOError:
+                await asyncio.sleep(0.1)
 
 
 async def _open(connection: socket.socket) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

@@ -16,9 +16,9 @@ import msgspec
 from click.shell_completion import CompletionItem
 
 from common import paths, times
-from common.protocol import Request, Verb
 from common.untrusted import clean, clean_json
 from console.client import Client, Refused, Unreachable
+from console.completing import SPANS, fitting
 from console.tables import Column, table, terminal_width
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -119,6 +119,9 @@ class Duration(click.ParamType[int]):
 
     name = "duration"
 
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return fitting(SPANS, incomplete)
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if isinstance(value, int):
             return value
@@ -133,6 +136,9 @@ class Moment(click.ParamType[str]):
 
     name = "moment"
 
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return fitting(SPANS, incomplete)
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         import time
 
@@ -140,26 +146,3 @@ class Moment(click.ParamType[str]):
             return times.iso(times.moment_of(str(value), now=time.time_ns() // 1000))
         except ValueError as error:
             self.fail(str(error), param, ctx)
-
-
-Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
-
-
-def completes(verb: Verb[Any, Any], request: Request, *names: str) -> Complete:
-    """Shell completion from the daemon: the fields `names` of the rows that `verb` answers. Silent where it cannot."""
-
-    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        socket = paths.find_socket(ctx.find_root().params.get("socket"))
-        try:
-            rows = Client(socket, timeout=2.0).ask(verb, request)
-        except (Unreachable, Refused):
-            return []
-        words = {str(getattr(row, name)) for row in rows for name in names if getattr(row, name)}
-        # Foreign words end up in the shell's line: only those that are plain through and through.
-        return [CompletionItem(w) for w in sorted(words) if w.startswith(incomplete) and _is_plain(w)]
-
-    return complete
-
-
-def _is_plain(word: str) -> bool:
-    return word.isascii() and word.isprintable() and not set(word) & set(" \t\"'`$\\;&|<>(){}[]*?!#~")

@@ -1,7 +1,8 @@
 """The line behind `:`: every command of `gatelodge`, with the same words, completed the same way, shown in a box.
 
 A command runs as a process of its own, as in a shell: it can neither hold up nor break the screen, and says exactly
-what it says there. Rule: what destroys is asked about here, as the process has nobody to ask; then it gets `--yes`.
+what it says there. Rule: what destroys is asked about here, as the process has nobody to ask; then it gets `--yes`. A
+secret that it tells is shown in the box for secrets, as a form's is.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import os
 import shlex
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -17,6 +19,8 @@ from click.shell_completion import ShellComplete
 
 from console.palette import BAD
 from console.screens import TABS
+from console.screens.secret_boxes import show_told, telling, told_in
+from console.tables import WIDTH
 
 if TYPE_CHECKING:
     from console.app import Lodge
@@ -56,7 +60,11 @@ class CommandLine:
             if not await self._lodge.ask_yes(f"Really: {shlex.join(words)}?"):
                 return
             words.append("--yes")
-        code, printed = await self._output(words)
+        kind = telling(words)
+        code, printed = await self._output([*words, *(["--json"] if kind and "--json" not in words else [])])
+        if code == 0 and kind is not None and (told := told_in(printed, kind)) is not None:
+            self._lodge.say(await show_told(self._lodge, told), "good")
+            return
         text = printed.decode("utf-8", "replace").rstrip("\n")
         if "\n" not in text and len(text) < 200:
             self._lodge.say(text or "done", "good" if code == 0 else "bad")
@@ -77,7 +85,7 @@ class CommandLine:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
-            env=os.environ | {"COLUMNS": str(size.width - 2), "NO_COLOR": "1"},
+            env=os.environ | {WIDTH: str(size.width - 2), "NO_COLOR": "1"},
         )
         assert process.stdout is not None
         printed = b""
@@ -106,11 +114,27 @@ def completions(line: str, socket: str) -> list[str]:
     except ValueError:
         return []
     completer = ShellComplete(cli, {"obj": None}, "gatelodge", "_GATELODGE_COMPLETE")
-    found = completer.get_completions(["--socket", socket, *arguments], last)
+    asked = ["--socket", socket, *arguments]
+    # Where no value is known, the options are what can come next.
+    found = completer.get_completions(asked, last) or ([] if last else completer.get_completions(asked, "--"))
     words = {item.value for item in found if item.type == "plain"}
+    if any(item.type in ("file", "dir") for item in found):
+        words |= _files(last)
     if not arguments:
         words |= {tab.name for tab in TABS if tab.name.startswith(last)}
     return [f"{before} {word}" if before else word for word in sorted(words)]
+
+
+def _files(beginning: str) -> set[str]:
+    """The names in the folder that `beginning` leads to; those that need no quotation marks."""
+    folder, _, _ = beginning.rpartition("/")
+    place = Path(f"{folder}/" if "/" in beginning else ".")
+    try:
+        names = [f"{entry.name}/" if entry.is_dir() else entry.name for entry in place.iterdir()]
+    except OSError:
+        return set()
+    paths = {f"{folder}/{name}" if "/" in beginning else name for name in names}
+    return {path for path in paths if path.startswith(beginning) and shlex.quote(path) == path}
 
 
 def find_command(words: list[str]) -> click.Command | None:

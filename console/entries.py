@@ -42,7 +42,7 @@ def an_address(text: str) -> str:
 
 def one_of(known: Collection[str], noun: str) -> Callable[[str], str]:
     """A check: a name out of `known`, upper or lower case."""
-    folded = {name.casefold() for name in known}
+    folded = {name.strip().casefold() for name in known}
 
     def check(text: str) -> str:
         if not text:

@@ -12,6 +12,7 @@ import msgspec
 
 from common import times
 from common.protocol import AuditFilter
+from console import states
 
 # What people may write -> the field of AuditFilter.
 WORDS = {
@@ -54,6 +55,8 @@ def read_filter(words: Sequence[str], *, now: int | None = None) -> AuditFilter:
             text.append(value)
         elif field in found:
             raise ValueError(f"{name!r} is given twice")
+        elif field == "state":
+            found[field] = states.named(value)
         else:
             found[field] = times.iso(times.moment_of(value, now=now)) if field in _MOMENTS else value
     if text:

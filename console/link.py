@@ -38,11 +38,13 @@ class Link:
         self.state: LinkState = "connecting"
         self.cause = ""
         self.mismatch = False  # daemon and console are of different releases: waiting will not help
+        self.denied = False  # this account may not use the socket
         self.heard_at = 0.0
         self.retry_at = 0.0
         self.daemon_version = ""
         self.started = 0  # when the daemon was, Unix microseconds; 0: not known yet
         self.version = 0
+        self.connections = 0  # how often the daemon was there, or there again
         self._hurry = asyncio.Event()
 
     @property
@@ -58,6 +60,11 @@ class Link:
         """Seconds since the daemon was last heard."""
         return max(0.0, self.clock() - self.heard_at)
 
+    def next_try(self) -> str:
+        """When the daemon is tried again, in words."""
+        seconds = self.retry_at - self.clock()
+        return f"trying again in {seconds:.0f} s" if seconds >= 0.5 else "trying again now"
+
     async def run(self) -> None:
         """Watch, and watch again, until cancelled."""
         waits = self.waits()
@@ -71,7 +78,7 @@ class Link:
             except Gap:
                 continue  # a new connection brings a new snapshot
             except Unreachable as error:
-                self._lose(str(error))
+                self._lose(str(error), denied=isinstance(error.__cause__, PermissionError))
             except Refused as error:
                 self._lose(str(error), mismatch=error.code == "version_mismatch")
             await self._wait(next(waits))
@@ -88,12 +95,13 @@ class Link:
                 self.started = 0
         self.mirror.apply(message)
         if not isinstance(message, Hello):  # the snapshot that follows makes it whole
+            self.connections += not self.is_live
             self.state, self.cause, self.mismatch = "live", "", False
 
-    def _lose(self, cause: str, *, mismatch: bool = False) -> None:
+    def _lose(self, cause: str, *, mismatch: bool = False, denied: bool = False) -> None:
         self.version += 1
         self.state = "lost" if self.mirror.boot_id else "never"
-        self.cause, self.mismatch = cause or self.cause, mismatch
+        self.cause, self.mismatch, self.denied = cause or self.cause, mismatch, denied
 
     async def _wait(self, seconds: float) -> None:
         self.retry_at = self.clock() + seconds

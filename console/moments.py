@@ -17,6 +17,16 @@ def coarse(seconds: float) -> str:
     return f"{whole}s"
 
 
+def nearest(seconds: float) -> str:
+    """A span to the nearest of its largest unit, as people speak of what is ahead: a moment under `90d` is `90d`."""
+    whole = max(0, round(seconds))
+    for size, unit, smaller in ((365 * 86400, "y", 86400), (86400, "d", 3600), (3600, "h", 60), (60, "m", 1)):
+        least = size * (2 if unit in "yd" else 1)
+        if whole >= least - smaller // 2:
+            return f"{(whole + size // 2) // size}{unit}"
+    return f"{whole}s"
+
+
 def age(moment: str | None, now: float) -> str:
     """How long ago: `12m`; a dash where it never was, `?` where that is no moment (an upstream's words)."""
     if moment is None:
@@ -38,7 +48,7 @@ def time_left(moment: str | None, now: float, *, never: str = "never") -> str:
     left = at - now
     if left > _NEVER:
         return "never"
-    return "over" if left <= 0 else f"in {coarse(left)}"
+    return "over" if left <= 0 else f"in {nearest(left)}"
 
 
 def _seconds(moment: str) -> float | None:

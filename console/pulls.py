@@ -66,10 +66,10 @@ class Pull:
         return "pull" if self.part is None else f"pull{int(100 * self.part):3d}%"
 
     def words(self) -> str:
-        """What it does: rate and time left, or the step."""
+        """What it does: time left and rate, or the step."""
         if self.problem:
             return self.problem
         rate, total = self.rate, self.total
         if not rate or total is None or self.done >= total:
             return self.status
-        return f"{bytes_of(rate)}/s {times.short((total - self.done) / rate)} left"
+        return f"{times.short((total - self.done) / rate)} left, {bytes_of(rate)}/s"

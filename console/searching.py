@@ -8,18 +8,18 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Mapping, Sequence
-from typing import get_args
 
 import msgspec
 
 from common import times
-from common.protocol import AuditFilter, EndedState
+from common.protocol import AuditFilter
+from console import states
 from console.filters import WORDS, read_filter
 
 TEXT_SINCE = 24 * 3600 * times.SECOND  # how far back `text:` looks where nothing else is said
 OFFERED = ("user:", "model:", "key:", "state:", "since:", "until:", "client:", "text:", "upstream:", "route:")
 MOMENTS = ("10m", "1h", "24h", "7d", "30d")
-STATES = ("open", *get_args(EndedState))
+STATES = states.NAMES
 
 
 def read_search(line: str, *, now: int | None = None) -> AuditFilter:

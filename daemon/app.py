@@ -52,6 +52,7 @@ from daemon.providers.prices import Prices
 from daemon.providers.registry import Registry
 from daemon.providers.sealing import Seal
 from daemon.readiness import Readiness
+from daemon.recent import MINUTE
 from daemon.relay import Gate
 from daemon.reload import pairs, reload
 from daemon.store.database import Database, StoreFailed
@@ -308,6 +309,7 @@ async def _furnished(
         trusted_proxies=[ipaddress.ip_network(text, strict=False) for text in config.server.trusted_proxies],
         started_us=clock.wall(),
     )
+    house.recent.refused_before(await journal.refused_lately(MINUTE), clock.wall())
     return house
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 OVER = 4.0  # seconds that a pace is measured over
 APART = 0.2  # seconds between two looks, at least
-SHORTEST = 0.2  # seconds from which a difference says something
+SHORTEST = 0.5  # seconds from which a difference says something: pieces come in handfuls
 
 
 class Pace:

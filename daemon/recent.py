@@ -7,7 +7,7 @@ latest exchanges, the latest callers refused. The audit has all of it; what is h
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from common.protocol import EndedRow
@@ -17,6 +17,8 @@ from daemon.exchange import EndState, Exchange
 MOST_ENDED = 100
 MOST_REFUSED = 100  # different callers and reasons
 ONE_ROW = 60 * SECOND  # refusals of one caller and reason are one row for so long
+FEWEST = 8  # tokens from which an ended exchange has a pace: fewer came in one piece, or nearly
+SHORTEST = 0.5  # seconds that they took, at least: else the network's pace would be shown, not the model's
 LATELY = 300  # seconds over which failures are counted
 MINUTE = 60
 _REFUSED = "refused-"  # begins the ids of such rows
@@ -85,6 +87,13 @@ class Recent:
         row.last_us = at_us
         self._turned_away.count(self._seconds())
 
+    def refused_before(self, counts: Iterable[tuple[int, int]], at_us: int) -> None:
+        """What the last run refused, for the head line: (moment, how many); `at_us` is now, on the wall clock. Those of
+        a minute are taken for as old as their first."""
+        now = self._seconds()
+        for moment_us, number in counts:
+            self._turned_away.count(now, ago=max(0, at_us - moment_us) / SECOND, number=number)
+
     def rows(self) -> Iterator[tuple[str, EndedRow]]:
         """Every row, with its id."""
         for request_id, ended in self._ended.items():
@@ -129,10 +138,12 @@ class Lately:
         self._counts = [0] * slots
         self._latest = 0  # the slot's number since the clock began
 
-    def count(self, now: float) -> None:
-        """One more."""
+    def count(self, now: float, *, ago: float = 0.0, number: int = 1) -> None:
+        """So many more, so many seconds ago."""
         self._move(now)
-        self._counts[self._latest % len(self._counts)] += 1
+        back = int(ago / self._width)
+        if back < len(self._counts):
+            self._counts[(self._latest - back) % len(self._counts)] += number
 
     def total(self, now: float) -> int:
         """How many they are."""
@@ -174,7 +185,7 @@ class _Ended:
         state, error = self._state
         tokens_in, tokens_out = self._tokens
         pace = None
-        if tokens_out and first_byte is not None and ended > first_byte:
+        if tokens_out and tokens_out >= FEWEST and first_byte is not None and ended - first_byte >= SHORTEST * SECOND:
             pace = round(tokens_out * SECOND / (ended - first_byte), 1)
         return EndedRow(
             id=request_id,

@@ -224,6 +224,7 @@ class Gate:
             user_id=caller.user.id,
             user=caller.user.email,
             key_id=caller.key.id if caller.key else None,
+            client_label=visit.label_of(caller),
             address=visit.address,
             model=model,
             reason=reason,

@@ -2,6 +2,9 @@
 
 A line of that file is `NODE ID | REASON`; `*` in either stands for anything. The reason is the one that the test itself
 gives. An expected failure (xfail) is never allowed: a promise is shown or it is "not yet".
+
+In a run on several processes (pytest-xdist) the judge is the one that the others report to; what a worker thinks counts
+for nothing.
 """
 
 from __future__ import annotations

@@ -153,19 +153,24 @@ async def test_what_ended_and_what_was_refused_is_shown_a_moment_longer(office: 
     assert "user:ana@example.org" in (await office.done("limits", "use", "ana@example.org")).stdout
 
 
-async def test_the_command_line_shows_and_follows(office: Office) -> None:
+async def test_the_command_line_shows_and_follows(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     """`view` prints what was asked and answered; `--follow` goes on until the end and says how it ended."""
     going = asyncio.Event()
+    gains = view._news
+
+    def begun(*arguments: Any) -> Any:
+        going.set()  # only once the beginning was shown: an exchange that ends before is "has just ended"
+        return gains(*arguments)
+
+    monkeypatch.setattr(view, "_news", begun)
     office.gate.upstream.next(stall_after(4, going))
     asking = asyncio.create_task(office.gate.chat(stream=True))
     request_id = await running_id(office)
     shown = await office.done("view", request_id[:8])
     assert "Why?" in shown.stdout and request_id in shown.stdout
     assert (await office.json("view", request_id))["row"]["user"] == "ana@example.org"
-    following = asyncio.create_task(office.done("view", request_id, "--follow", "--json"))
-    await until(lambda: office.gate.house.views == 1)
-    going.set()
-    lines = [json.loads(line) for line in (await following).stdout.splitlines()]
+    followed = await office.done("view", request_id, "--follow", "--json")
+    lines = [json.loads(line) for line in followed.stdout.splitlines()]
     assert lines[0]["exchange"]["prompt"] == "Why?" and lines[-1]["ended"]["state"] == "ok"
     await asking
 
@@ -233,6 +238,9 @@ def test_failures_are_counted_over_five_minutes_and_refusals_over_one() -> None:
     for second in range(200):
         counts.count(float(second))
     assert counts.total(199.0) == 60
+    counts.count(199.0, ago=59.0, number=5)
+    counts.count(199.0, ago=60.0, number=7)  # too long ago
+    assert (counts.total(199.0), counts.total(200.0)) == (65, 59)
 
 
 def test_a_pace_is_that_of_the_last_seconds() -> None:
@@ -246,6 +254,24 @@ def test_a_pace_is_that_of_the_last_seconds() -> None:
     for tick in range(40, 80):
         pace.look(10 + tick * 0.25, [("a", 0.0, 250)])
     assert pace.of("a") == 0.0 and pace.total() == 0.0
+
+
+@pytest.mark.parametrize(
+    ("tokens", "seconds", "pace"),
+    [(40, 2.0, 20.0), (12, 0.002, None), (7, 3.0, None), (8, 0.5, 16.0), (None, 9.0, None)],
+)
+def test_an_ended_exchange_has_a_pace_only_where_it_means_something(
+    tokens: int | None, seconds: float, pace: float | None
+) -> None:
+    """A few tokens in one piece would give thousands a second: that is the network's pace, not the model's."""
+    recent = Recent()
+    ended = exchange("a", EndState.OK)
+    ended.first_byte = ended.received
+    ended.ended = ended.received + round(seconds * 1e6)
+    ended.usage.tokens_out = tokens
+    recent.ended(ended)
+    ((_, row),) = recent.rows()
+    assert row.tokens_per_second == pace
 
 
 async def test_a_viewer_that_leaves_is_forgotten_and_one_too_many_is_refused(

@@ -17,7 +17,7 @@ import pytest
 from common.errors import Unavailable
 from daemon.access.actor import DAEMON
 from daemon.audit.journal import LARGE, SEAL_AFTER
-from daemon.audit.refusals import MINUTE, MOST, Refusals
+from daemon.audit.refusals import MINUTE, MOST, MOST_EACH, Refusals, record_of
 from daemon.exchange import EndState, Usage
 from daemon.store import bodies
 from daemon.store.bodies import load_body
@@ -426,6 +426,53 @@ async def test_refusals_outlive_a_full_disk(tmp_path: Path) -> None:
         assert sum(msgspec.json.decode(detail)["count"] for (detail,) in counts) == 2_001 and len(counts) == 2_000
 
 
+async def test_refusals_survive_a_crash(tmp_path: Path) -> None:
+    """Set down within a second, beside their path; they stand in one place at any time, whatever the last run did."""
+    clock = MovedClock()
+
+    def refuse(desk: Desk, label: str) -> None:
+        desk.journal.refused(reason="r", user_id=1, user="ana@example.org", key_id="k1", model="m", client_label=label)
+
+    both = (
+        "SELECT COALESCE(SUM(number), 0) FROM refusing",
+        ("SELECT COALESCE(SUM(json_extract(detail, '$.count')), 0) FROM journal WHERE event = 'refused'"),
+    )
+
+    async def stand(desk: Desk) -> list[int]:
+        return [(await desk.rows(query))[0][0] for query in both]
+
+    async with desk_in(tmp_path, clock=clock) as desk:
+        for label in ("notebook", "notebook", "cron"):
+            refuse(desk, label)
+        running = asyncio.create_task(desk.journal.run(tick=0.01))
+        await until(lambda: desk.rows("SELECT 1 FROM refusing"))
+        running.cancel()
+        await full(desk.database)
+        refuse(desk, "cron")
+        for user in range(1_000):  # more than fits into what pages there are
+            desk.journal.refused(reason="r", user_id=user + 10, user="somebody@example.org")
+        with pytest.raises(StoreFailed):
+            await desk.journal.set_down_refusals()
+        await roomy(desk.database)
+        await desk.journal.set_down_refusals()
+        commits = desk.database.commits
+        await desk.journal.set_down_refusals()
+        assert desk.database.commits == commits
+        assert await stand(desk) == [1_004, 0]
+    async with desk_in(tmp_path, clock=clock) as desk:  # nothing closed the last journal
+        await desk.journal.recover()
+        refuse(desk, "cron")
+        await desk.journal.set_down_refusals()
+        assert await stand(desk) == [1_005, 0]
+        await desk.journal.close()
+        assert await stand(desk) == [0, 1_005]
+        rows = await desk.rows(
+            "SELECT client_label, model, json_extract(detail, '$.count') FROM journal"
+            " WHERE event = 'refused' AND user_id = 1 ORDER BY client_label"
+        )
+        assert rows == [("cron", "m", 3), ("notebook", "m", 2)]
+
+
 def test_counts_that_could_not_be_written_are_counted_on() -> None:
     """A full disk meanwhile changes no number."""
     refusals = Refusals()
@@ -437,19 +484,24 @@ def test_counts_that_could_not_be_written_are_counted_on() -> None:
     taken = refusals.all()
     count()
     refusals.put_back(taken)
-    (record,) = refusals.of_past_minutes(MINUTE)
-    assert msgspec.json.decode(record.detail or "") == {"reason": "r", "count": 2}
-    assert refusals.all() == []
+    (counted,) = refusals.of_past_minutes(MINUTE)
+    assert msgspec.json.decode(record_of(counted).detail or "") == {"reason": "r", "count": 2}
+    assert refusals.all() == [] == refusals.changed()
 
 
 def test_the_memory_of_refusals_is_bounded() -> None:
-    """Beyond so many different callers the rest is counted together."""
+    """Beyond so many different callers, or names that one caller gives itself, the rest is counted together."""
     refusals = Refusals()
-    for user in range(MOST + 50):
+    for user in range(1, MOST + 51):
         refusals.count(5, reason="r", user_id=user, user=str(user), key_id=None, address="", model="")
-    records = refusals.all()
-    assert len(records) == MOST + 1
-    assert sum(msgspec.json.decode(record.detail or "")["count"] for record in records) == MOST + 50
+    counts = refusals.all()
+    assert len(counts) == MOST + 1 and sum(each.number for each in counts) == MOST + 50
+    for number in range(MOST_EACH + 50):
+        name = f"n{number}"
+        refusals.count(5, reason="r", user_id=1, user="a", key_id="k", address="", model="", client_label=name)
+    counts = refusals.all()
+    assert len(counts) == MOST_EACH + 1 and sum(each.number for each in counts) == MOST_EACH + 50
+    assert {each.user for each in counts} == {"a"}
 
 
 # --- checkpoints ---

@@ -16,7 +16,7 @@ from common.files import write_whole
 from common.protocol import AuditFilter
 from common.untrusted import is_unsafe
 from console.filters import WORDS, read_filter
-from console.tables import Column, block, cell_width, cut, fields, moment, size, table
+from console.tables import INDENT, WIDTH, Column, block, cell_width, cut, fields, moment, size, table, table_lines
 
 COLUMNS = [Column("ID"), Column("N", right=True), Column("NAME", flexible=True)]
 ANY_TEXT = st.text(alphabet=st.characters(codec=None, exclude_categories=()))
@@ -38,8 +38,8 @@ def test_wide_characters_keep_the_columns_aligned() -> None:
 def test_a_narrow_terminal_cuts_only_what_may_be_cut() -> None:
     """Flexible columns give way, with an ellipsis; ids stay whole."""
     rows = [["id-of-some-length", 7, "a very long name that does not fit here"]]
-    lines = table(COLUMNS, rows, width=40).splitlines()
-    assert all(cell_width(line) <= 40 for line in lines)
+    lines = table(COLUMNS, rows, width=50).splitlines()
+    assert all(cell_width(line) <= 50 for line in lines)
     assert "id-of-some-length" in lines[1]
     assert lines[1].endswith("…")
     assert rows[0][2] in table(COLUMNS, rows), "into a pipe nothing is cut"
@@ -47,12 +47,39 @@ def test_a_narrow_terminal_cuts_only_what_may_be_cut() -> None:
 
 @given(st.lists(st.tuples(ANY_TEXT, ANY_TEXT, ANY_TEXT), max_size=5), st.none() | st.integers(20, 120))
 def test_no_cell_can_drive_a_terminal_or_break_a_line(rows: list[tuple[str, str, str]], width: int | None) -> None:
-    """T1: whatever is in the cells, the table has one line a row and nothing that a terminal obeys."""
+    """T1: whatever is in the cells, each row has as many lines as the header, and nothing that a terminal obeys."""
     text = table(COLUMNS, rows, width=width)
-    assert text.count("\n") == len(rows) + 1
+    header, body = table_lines(COLUMNS, rows, width=width)
+    assert text.count("\n") == len(header) * (len(rows) + 1)
+    assert all(line.startswith(" " * INDENT) or not line.strip() for n, line in enumerate(body) if n % len(header))
     assert not any(is_unsafe(character) and character != "\n" for character in text)
     if width is not None:
         assert all(cell_width(line) <= width for line in text.splitlines())
+
+
+def test_what_is_too_wide_goes_on_below() -> None:
+    """At 80 columns nothing is broken in the middle: whole columns stand in a second line, those of dashes nowhere."""
+    columns = [Column("TARGET", flexible=True), *(Column(f"LIMIT {n}", right=True) for n in range(7))]
+    rows = [["user:priya.ramanathan@physics.example.org", 10, "unlimited", "unlimited", None, *["unlimited"] * 3]]
+    header, body = table_lines(columns, rows, width=78)
+    assert [line.split() for line in body] == [
+        ["user:priya.ramanathan@physics.example.org", "10", "unlimited", "unlimited"],
+        ["unlimited"] * 3,
+    ]
+    assert "LIMIT 3" not in "".join(header), "nobody says anything there"
+    assert header[1].index("LIMIT 4") + 7 == body[1].index("unlimited") + 9
+    assert len(table_lines(columns, rows, width=200)[0]) == 1
+
+
+def test_a_long_value_goes_on_below_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal, or in the console's box: broken at words; a word that is too long anywhere."""
+    monkeypatch.setenv(WIDTH, "40")
+    assert fields([("disk", "5.0 GB free of 16.1 GB; database 0.2 GB"), ("hash", "f" * 40)]).splitlines() == [
+        "disk  5.0 GB free of 16.1 GB; database",
+        "      0.2 GB",
+        "hash  " + "f" * 34,
+        "      " + "f" * 6,
+    ]
 
 
 @given(ANY_TEXT)

@@ -25,7 +25,7 @@ NASTY = "[/] [@click=app.quit]x[/] \x1b[2J\x1b]0;pwned\x07 \u202e"
 @pytest.fixture(autouse=True)
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tick of a fortieth of a second: what is tested is what comes, not how often it is drawn."""
-    monkeypatch.setattr("console.screens.main.TICK", 0.025)
+    monkeypatch.setattr("console.screens.framed.TICK", 0.025)
 
 
 @asynccontextmanager
@@ -111,12 +111,24 @@ async def test_it_pages_without_a_pause_and_keeps_the_place(tmp_path: Path, monk
         await recorded(seat, 2, first=500)
         page.tick()
         assert page.table.cursor_id == cursor
+        await seat.press("1", "6")
+        await seat.sees("210 found · 2 newer: r", "r Refresh", "question 0")
+        assert page.table.cursor_id == cursor
         await seat.press("g")
         await seat.sees("question 209")
         words = [line.partition("question ")[2].split()[0] for line in seat.frame().split("\n") if "question" in line]
         assert words == sorted(words, key=int, reverse=True)
         await seat.press("r")
-        await seat.sees("question 501")
+        frame = await seat.sees("question 501")
+        assert "newer" not in frame
+        await until(lambda: page._fetching is None)
+        table, found = page.table, page._found
+        page._problem = "for a test"  # nothing is fetched
+        table.go(len(found) - 1)
+        await seat.press("end")
+        place = found.ids.index(table.cursor_id)
+        page._problem = ""
+        await until(lambda: found.ids.index(table.cursor_id) > place)  # it goes on when there is more
 
 
 async def test_a_text_scan_shows_first_hits_at_once_and_esc_stops_it(tmp_path: Path) -> None:
@@ -178,11 +190,15 @@ async def test_an_exchange_is_read_as_text_and_as_json_with_its_place_in_the_cha
 async def test_what_is_filtered_is_exported_and_the_chain_verified_from_here(tmp_path: Path) -> None:
     """The form has the search in it; both are jobs of the daemon."""
     async with audit_page(tmp_path, records=2) as seat:
-        await search(seat, "user:ana@example.org state:ok")
+        words = "user:ana@example.org state:ok since:2001-01-31 until:2100-01-31"
+        await search(seat, words)
         await seat.sees("2 found")
         await seat.press("e")
-        await seat.sees("Export exchanges")
-        assert seat.app.screen.query_one("#field-search", Input).value == "user:ana@example.org state:ok"
+        await seat.sees("Export exchanges", f"What:   {words}")
+        entry = seat.app.screen.query_one("#field-search", Input)
+        entry.value = "usr:ana@example.org"
+        await seat.sees("'usr' is nothing to filter by")
+        entry.value = "user:ana@example.org state:ok"
         await seat.press("enter", "enter", "enter")
         await seat.sees("job 1 exports user:ana@example.org state:ok")
         await seat.press("V", "y")
@@ -218,10 +234,20 @@ async def test_a_daemon_lost_between_two_pages_is_asked_again_when_it_is_back(tm
 
 
 async def test_from_live_to_its_record(tmp_path: Path) -> None:
-    """`a` on what has just ended finds it in the audit."""
-    async with open_seat(tmp_path) as seat:
+    """Enter on what has just ended reads its record, and what was searched for stays; `a` searches for it."""
+    async with audit_page(tmp_path) as seat:
+        await search(seat, "state:left")
+        await seat.sees("Nothing found.")
+        await seat.press("1")
         await seat.office.gate.chat()
         await seat.sees("1 of 1", ">ok ")
+        await seat.press("enter")
+        await seat.sees("ANSWER", "Why?", "log ")
+        assert seat.office.recorded()[-1]["verb"] == "audit show"
+        await seat.press("escape", "6")
+        await seat.sees("[6 Audit]", "state:left", "Nothing found.")
+        await seat.press("1")
+        await seat.sees(">ok ")
         await seat.press("a")
         await seat.sees("[6 Audit]", "1 found", "request:", "Why?")
 

@@ -235,5 +235,17 @@ def test_moments_as_spans_from_now() -> None:
     assert moments.age(None, NOW) == "-"
     assert moments.time_left("2027-01-15T09:00:00.000000Z", NOW) == "in 1h"
     assert moments.time_left("2027-01-15T07:00:00.000000Z", NOW) == "over"
+    for seconds, text in (
+        (90 * 86400 - 0.3, "90d"),  # what was just given ninety days
+        (86400 * 2 - 1, "2d"),
+        (86400 * 1.5, "36h"),
+        (3600 - 1, "1h"),
+        (59.6, "1m"),
+        (41, "41s"),
+        (100 * 60, "2h"),
+        (730 * 86400, "2y"),
+        (0.2, "0s"),
+    ):
+        assert moments.nearest(seconds) == text
     assert moments.time_left(None, NOW) == "never"
     assert moments.time_left("9999-12-31T23:59:59Z", NOW) == "never"  # how llama.cpp's models and Go say it

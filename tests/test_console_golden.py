@@ -6,16 +6,25 @@ Where one differs on purpose: `python -m tests.golden`, look at the difference, 
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import msgspec
 import pytest
 
 from console.cells import cell_len
 from console.screens import TABS
 from console.widgets.vtable import VTable
+from daemon.access.directory import new_code
+from daemon.access.keys import new_key_id
+from daemon.exchange import new_request_id
 from tests import golden
+from tests.rigs import showcase_records as records
 from tests.rigs.console import frame_of
-from tests.rigs.showcase import ago, showcase
+from tests.rigs.scripted_daemon import ScriptedDaemon
+from tests.rigs.showcase import ago, furnish, showcase
 from tests.rigs.until import until
 
 AGAIN = "if that is meant: python -m tests.golden, and look at what changed"
@@ -67,6 +76,35 @@ async def test_a_page_that_was_not_told_its_size_is_drawn(tmp_path: Path, monkey
         for tab in TABS:
             await app.go_to(tab.name)
             await until(lambda words=golden.PAGES[tab.name]: words in frame_of(app) or app.main.tick(), timeout=30)
+
+
+def test_what_is_shown_is_what_the_daemon_says(tmp_path: Path) -> None:
+    """Ids and codes in the daemon's own forms; a minute's refusals with no more than a record of them holds."""
+    daemon = ScriptedDaemon(tmp_path)
+    furnish(daemon)
+    rows: dict[str, list[Any]] = {}
+    for (kind, _), row in daemon._rows.items():
+        rows.setdefault(kind, []).append(SimpleNamespace(**msgspec.json.decode(row)))
+    audit: list[Any] = [*records.audit(), records.exchange()]
+    key_ids = {row.id for row in rows["key"]} | {row.key for row in (*rows["live"], *rows["ended"], *audit) if row.key}
+    assert {shape(key_id) for key_id in key_ids} == {shape(new_key_id())}
+    assert {shape(row.code) for row in rows["registration"]} == {shape(new_code())}
+    request_ids = {row.request_id for row in (*rows["live"], *rows["ended"], *audit)} - {""}
+    assert {shape(request_id) for request_id in request_ids} == {shape(new_request_id())}
+    for row in audit:
+        happened = {row.request_id, row.route, row.upstream, row.ended, row.seated, row.tokens_out}
+        assert (row.state == "refused") == (happened <= {"", None})
+        assert row.state != "refused" or row.error == "requests_per_minute, 3 times"
+    (refused,) = [row for row in rows["ended"] if row.state == "refused"]
+    assert (refused.request_id, refused.upstream, refused.tokens_out, refused.count) == ("", "", None, 3)
+    running = {name: sum(row.upstream == name for row in rows["live"] if row.state != "queued") for name in ("gpu1",)}
+    assert all(row.running == running[row.name] for row in rows["upstream"] if row.name in running)
+    assert daemon.totals.running == sum(row.running for row in rows["upstream"])
+
+
+def shape(text: str) -> str:
+    """What letters a text is made of, and how long it is: ids of one kind have one."""
+    return re.sub(r"[0-9A-Za-z]", "x", text)
 
 
 def test_readme_shows_them() -> None:

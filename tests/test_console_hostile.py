@@ -13,18 +13,15 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from rich.segment import Segment
 from textual.binding import Binding
-from textual.color import Color
 
 from common import protocol
 from common.protocol import ModelsList
-from console.guard import OutputGuard
 from console.moments import age, time_left
 from console.screens import TABS, Tab
 from tests.rigs.console import console_at, frame_of, gatelodge
 from tests.rigs.gatehouse import MODEL
-from tests.rigs.hostile import LONG_LINE, corpus, fill, sharpest, strange
+from tests.rigs.hostile import LONG_LINE, corpus, fill, sharpest, strange, watched_guard
 from tests.rigs.office import open_office
 from tests.rigs.pty_program import PtyProgram
 from tests.rigs.scripted_daemon import ScriptedDaemon
@@ -52,20 +49,7 @@ def batches(strings: Sequence[str]) -> Iterator[Sequence[str]]:
 @pytest.fixture
 def slipped(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What the guard had to take out: nothing may reach it."""
-    found: list[str] = []
-    apply = OutputGuard.apply
-
-    def watched(self: OutputGuard, segments: list[Segment], background: Color) -> list[Segment]:
-        safe = apply(self, segments, background)
-        found.extend(
-            f"{before.text!r} -> {after.text!r}"
-            for before, after in zip(segments, safe, strict=True)
-            if before.text != after.text
-        )
-        return safe
-
-    monkeypatch.setattr(OutputGuard, "apply", watched)
-    return found
+    return watched_guard(monkeypatch)
 
 
 async def show_all(tmp_path: Path, strings: Sequence[str], slipped: list[str]) -> None:

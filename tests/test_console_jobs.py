@@ -21,7 +21,7 @@ from tests.rigs.until import until
 @pytest.fixture(autouse=True)
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tick of a fortieth of a second: what is tested is what comes, not how often it is drawn."""
-    monkeypatch.setattr("console.screens.main.TICK", 0.025)
+    monkeypatch.setattr("console.screens.framed.TICK", 0.025)
 
 
 @asynccontextmanager
@@ -53,7 +53,7 @@ async def running_job(seat: Seat, *, target: str = "user:ana@example.org") -> tu
 
 async def test_an_export_is_begun_and_its_file_is_told(tmp_path: Path) -> None:
     """`e`: what, which form; the row tells size and path when it is done, Enter the checksum."""
-    async with jobs_page(tmp_path, size=(120, 30)) as seat:
+    async with jobs_page(tmp_path) as seat:
         await seat.office.gate.chat()
         await seat.sees("No jobs yet. A job belongs to the daemon")
         await seat.press("e")
@@ -65,11 +65,14 @@ async def test_an_export_is_begun_and_its_file_is_told(tmp_path: Path) -> None:
         await seat.sees("neither a duration")
         fill(seat, search="since:1h")
         await seat.press("enter", "enter", "enter")
-        frame = await seat.sees("done", "1 exchange written and read back", timeout=20)
-        assert "since:" in frame
+        await seat.sees("done", "1 exchange written and read back", "since:", timeout=20)
         row = next(iter(seat.app.link.mirror.rows["job"].values()))
         await seat.press("enter")
-        await seat.sees(row["sha256"], row["path"], "took")
+        await seat.sees(row["sha256"], Path(row["path"]).name, "took", "y Copy the path")
+        copied: list[str] = []
+        seat.app.copy_to_clipboard = copied.append  # type: ignore[method-assign]
+        await seat.press("y")
+        await until(lambda: copied == [row["path"]])
         assert Path(row["path"]).stat().st_mode & 0o777 == 0o600
 
 
@@ -95,7 +98,12 @@ async def test_a_running_job_shows_how_far_it_is_and_is_cancelled_by_name(tmp_pa
     async with jobs_page(tmp_path) as seat:
         job, _ = await running_job(seat)
         await seat.sees("running", "50%", "exporting", "████")
-        await seat.press("c")
+        await seat.press("enter")
+        frame = await seat.sees("Job 1: export of user:ana@example.org", "5 of 10 exchanges")
+        assert "Copy the path" not in frame
+        job.advance("exporting", 9, 10, "exchanges")
+        await seat.sees("9 of 10 exchanges", " 90%")  # one reads on while it goes on
+        await seat.press("escape", "c")
         await seat.sees(f"Cancel job {job.id} (export of user:ana@example.org)?", "[N] no")
         await seat.press("n")
         await seat.loses("Cancel job")
@@ -190,10 +198,16 @@ async def test_a_daemon_lost_in_mid_question_changes_nothing_and_the_place_is_ke
         assert table.cursor_id == place
 
 
-@pytest.mark.parametrize("size", [(80, 24), (200, 60)])
+@pytest.mark.parametrize("size", [(60, 15), (80, 24), (200, 60)])
 async def test_every_line_fits(tmp_path: Path, size: tuple[int, int]) -> None:
-    """At both sizes, with a long target."""
+    """At every size, with a long target; what came of a job is told whole."""
     async with jobs_page(tmp_path, size=size) as seat:
+
+        async def work(job: Job) -> None:
+            job.stored = job.stored._replace(result="12345 exchanges written and read back")
+
+        await seat.office.gate.house.keeping.jobs.start("export", work, actor=ROOT, target="everybody")
+        await seat.sees("done", "12345 exchanges written and read back", "export")
         await running_job(seat, target="text:" + "模型" * 200)
         await seat.sees("running", "50%")
         assert all(len(line) <= size[0] for line in seat.frame().split("\n"))

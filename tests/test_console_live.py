@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -125,20 +126,28 @@ async def test_pause_holds_what_is_shown(tmp_path: Path) -> None:
 
 
 async def test_an_exchange_is_read_as_it_streams(tmp_path: Path) -> None:
-    """Enter shows prompt and answer so far, then what comes; that it was looked at is in the audit. Esc goes back."""
-    async with open_seat(tmp_path, size=(100, 30), limits__requests_per_hour=100) as seat:
+    """What was asked and answered first, the request below; then what comes. That it was looked at is in the audit.
+    What has ended is not offered to be cancelled, but its record is; Esc goes back."""
+    async with open_seat(tmp_path, limits__requests_per_hour=100) as seat:
         gate = asyncio.Event()
         seat.upstream.default = stall_after(2, gate)
         client = asyncio.create_task(seat.office.gate.chat(stream=True))
         await seat.sees("1 of 1")
         await seat.press("enter")
-        await seat.sees("PROMPT", "Why?", "ANSWER", "limit", "received")
-        before = seat.frame()
+        frame = await seat.sees("PROMPT", "Why?", "ANSWER", "w0 w1", "limit ", "timings", "c Cancel")
+        lines = frame.split("\n")
+        assert lines[3].startswith("req ") and "ana@example.org · smollm2:135m on up" in lines[4]
+        assert [lines[5], lines[6]] == [" PROMPT", " Why?"]
+        assert "first byte +" in seat.line("timings")
         gate.set()
         await client
-        frame = await seat.sees("ENDED ok")
-        assert len(frame) > len(before) - 40
+        frame = await seat.sees("ENDED ok", "Enter Its record")
+        assert "Cancel" not in frame
+        await seat.press("c")
+        assert not seat.app.prompt.is_asking
         assert any(record["verb"].startswith("live/") or "live" in record["verb"] for record in seat.office.recorded())
+        await seat.press("enter")
+        await seat.sees("log ", "RECORD", "Why?")
         await seat.press("escape")
         await seat.sees("[1 Live]")
 
@@ -170,10 +179,22 @@ async def test_the_daemon_is_lost_and_comes_back(tmp_path: Path) -> None:
             await client
 
 
-async def test_never_connected_it_says_why_and_counts_down(tmp_path: Path) -> None:
-    """No page is shown, but what to do; and it connects by itself when the daemon starts."""
+def denied(*_: object, **__: object) -> None:
+    """As a socket that this account may not open."""
+    raise PermissionError(errno.EACCES, "Permission denied")
+
+
+async def test_never_connected_it_says_why_and_counts_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No page and no figure is shown, but what to do; and it connects by itself when the daemon starts."""
     socket = tmp_path / "data" / "gatelodge.sock"
+    tmp_path.chmod(0o750)
+    monkeypatch.setattr("common.paths.connect", denied)
     async with console_at(socket) as (app, pilot):
+        await until(lambda: "NO ACCESS" in frame_of(app))
+        await until(lambda: all(words in frame_of(app) for words in ("may not use", "for the group", "usermod -aG")))
+        assert "run 0/0" not in frame_of(app) and "q Quit" in frame_of(app)
+        monkeypatch.undo()
+        app.link.retry_now()
         await until(lambda: "NO DAEMON" in frame_of(app))
         await until(lambda: "no socket at" in frame_of(app) and "rying again in" in frame_of(app))
         async with open_office(tmp_path) as office:
@@ -243,9 +264,9 @@ async def test_what_is_stale_does_not_grow_older(tmp_path: Path) -> None:
 async def test_nobody_looks_it_draws_once_a_second(tmp_path: Path) -> None:
     """A terminal that lost the focus costs a quarter; with the focus it is quick again."""
     async with open_seat(tmp_path) as seat:
-        seat.app.main.looked_at(False)
+        seat.app.looked_at(False)
         await seat.sees("1 Hz")
-        seat.app.main.looked_at(True)
+        seat.app.looked_at(True)
         await seat.sees("4 Hz")
 
 
@@ -280,6 +301,42 @@ async def test_a_command_is_typed_completed_and_run(tmp_path: Path) -> None:
         await seat.type("nonsense")
         await seat.press("enter")
         await seat.sees("there is no command 'nonsense'")
+
+
+async def test_a_secret_that_a_command_tells_is_shown_in_the_box_for_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To be copied, or saved for oneself alone; with Esc it is gone, and stands on no page of text."""
+    monkeypatch.chdir(tmp_path)
+    async with open_seat(tmp_path) as seat:
+
+        async def run(command: str) -> None:
+            await seat.press("colon")
+            await until(lambda: seat.app.prompt.entry.has_focus)
+            seat.app.prompt.entry.value = command
+            await seat.press("enter")
+
+        await run("keys issue ana@example.org --label ci")
+        await seat.sees("The key ", "Shown this once", "c copy", "s save to a file", "close, for good", timeout=20)
+        await seat.press("s")
+        await seat.sees("saved to")
+        file = next(tmp_path.glob("gatelodge-key-*.txt"))
+        secret = file.read_text().strip()
+        assert secret in seat.frame() and file.stat().st_mode & 0o777 == 0o600
+        await seat.press("escape")
+        await seat.sees("is issued")
+        assert secret not in seat.frame() and len(seat.app.screen_stack) == 1
+        await run("users add li@example.org")
+        await seat.sees("One-time password of li@example.org", "close, for good", timeout=20)
+        await seat.press("escape")
+        await seat.sees("li@example.org is created")
+        await run("users reset-password li@example.org")
+        await seat.sees("[y] yes")
+        await seat.press("y")
+        await seat.sees("One-time password of li@example.org", "close, for good", timeout=20)
+        await seat.press("escape")
+        await run("users add")
+        await seat.sees("Missing argument", timeout=20)
 
 
 async def test_foreign_words_are_only_words(tmp_path: Path) -> None:

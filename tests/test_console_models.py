@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,15 +15,16 @@ from textual.widgets import Input
 from common.protocol import PullProgress
 from console.pulls import Pull
 from console.screens.models import ModelsPage
-from tests.rigs.console import Seat, open_seat
+from tests.rigs.console import Seat, frame_of, open_seat
 from tests.rigs.scripted_upstream import Behaviour, Turn
+from tests.rigs.showcase import showcase
 from tests.rigs.until import until
 
 
 @pytest.fixture(autouse=True)
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tick of a fortieth of a second: what is tested is what comes, not how often it is drawn."""
-    monkeypatch.setattr("console.screens.main.TICK", 0.025)
+    monkeypatch.setattr("console.screens.framed.TICK", 0.025)
 
 
 @asynccontextmanager
@@ -124,7 +126,7 @@ async def test_a_pull_goes_on_behind_other_pages_and_quitting_asks(tmp_path: Pat
         gate = asyncio.Event()
         seat.upstream.next(slow_pull(gate), route="/api/pull")
         await begin_pull(seat)
-        await seat.sees("pull 50%", "new:1b", "1 pull: quitting ends them")
+        await seat.sees("pull 50%", "new:1b", "pull of new:1b █████▌·····  50%: quitting ends it")
         assert "\x1b" not in seat.frame()
         await seat.press("1")
         await seat.sees("[1 Live]")
@@ -156,7 +158,7 @@ async def test_a_pull_that_fails_says_why_and_one_that_is_stopped_ends_upstream(
         seat.upstream.next(slow_pull(gate), route="/api/pull")
         await begin_pull(seat)
         await seat.sees("pull 50%")
-        page.table.select("p:up:new:1b")
+        await seat.sees("c Stop the pull")
         await seat.press("c")
         await seat.sees("Stop the pull of new:1b?")
         await seat.press("y")
@@ -174,15 +176,9 @@ async def test_deleting_a_model_wants_its_name(tmp_path: Path) -> None:
         await seat.sees("Delete the model qwen3:4b?", "Type qwen3:4b")
         await seat.type("qwen3:4b")
         seat.app.link._lose("gone for a test")
-        seat.app.channel.path = tmp_path / "nowhere"
         await seat.press("enter")
-        await seat.sees("nothing is changed while the daemon is away")
+        await seat.sees("LIVE again")  # nothing was sent meanwhile
         assert "qwen3:4b" in seat.upstream.models
-        seat.app.channel.path = seat.office.socket
-        seat.app.link.state = "live"
-        await seat.press("D")
-        await seat.sees("Delete the model qwen3:4b?")
-        await seat.type("qwen3:4b")
         await seat.press("enter")
         await seat.sees("qwen3:4b is deleted from up")
         await until(lambda: "m:up:qwen3:4b" not in page.models)
@@ -190,12 +186,14 @@ async def test_deleting_a_model_wants_its_name(tmp_path: Path) -> None:
 
 
 async def test_show_and_who_may(tmp_path: Path) -> None:
-    """What the upstream knows of it; people by login and keys whose patterns let it in."""
-    async with models_page(tmp_path, size=(120, 30)) as seat:
-        await seat.office.gate.member("ben@example.org", label="narrow", models=("qwen*",))
+    """What the upstream knows of it; people by login and keys whose patterns let it in, on wide terminals beside it."""
+    async with models_page(tmp_path, size=(160, 50)) as seat:
         page = seat.app.main.page
         assert isinstance(page, ModelsPage)
         page.table.select("m:up:qwen3:4b")
+        await seat.sees("WHO MAY (1)", "ana@example.org")
+        await seat.office.gate.member("ben@example.org", label="narrow", models=("qwen*",))
+        await seat.sees("WHO MAY (2)", "narrow")
         await seat.press("enter")
         await seat.sees("qwen3:4b on up", "details.")
         await seat.press("escape", "a")
@@ -217,6 +215,33 @@ async def test_the_details_of_an_upstream(tmp_path: Path, size: tuple[int, int])
         await seat.sees("address", "latency", "never probed (P)")
 
 
+async def test_what_an_upstream_cannot_do_is_not_offered(tmp_path: Path) -> None:
+    """Only an Ollama that answers takes a pull or a delete; the keys say why nothing happens elsewhere."""
+    async with showcase(tmp_path, size=(160, 50)) as (app, pilot, _):
+        await app.go_to("models")
+        await until(lambda: "qwen3:4b" in frame_of(app))
+        page = app.main.page
+        assert isinstance(page, ModelsPage)
+        for line, pulls, words in (
+            ("u:gpu1", True, ""),
+            ("m:gpu1:qwen3:4b", True, ""),  # and beside it who may use it
+            ("u:gpu2", False, "fixed: it is no Ollama"),
+            ("m:gpu2:qwen2.5-coder:32b", False, "fixed: it is no Ollama"),
+            ("u:attic", False, "attic is down"),
+        ):
+            page.table.select(line)
+            await pilot.pause()
+            app.main.tick()
+            await pilot.pause()
+            if line == "m:gpu1:qwen3:4b":
+                await until(lambda: re.search("joe@example.org +login, editor", frame_of(app)))
+            assert ("f Pull" in frame_of(app)) == pulls, line
+            assert ("D Delete" in frame_of(app)) == (pulls and line.startswith("m:")), line
+            if not pulls:
+                await pilot.press("f")
+                await until(lambda words=words: words in frame_of(app))  # type: ignore[misc]
+
+
 def test_a_pull_adds_up_its_layers() -> None:
     """Rate and time left over the last seconds; a layer is counted once however often it is told."""
     pull = Pull("m", None)
@@ -226,7 +251,7 @@ def test_a_pull_adds_up_its_layers() -> None:
         pull.take(PullProgress("layer", "a", 1000, 100 * moment), float(moment))
     assert pull.state == "pull 40%"
     assert pull.rate == 100
-    assert pull.words() == "100B/s 6s left"
+    assert pull.words() == "6s left, 100B/s"
     pull.take(PullProgress("layer", "b", 1000, 0), 5.0)
     assert (pull.done, pull.total, pull.state) == (400, 2000, "pull 20%")
     pull.take(PullProgress("verifying"), 6.0)

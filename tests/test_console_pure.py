@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,15 +15,20 @@ from rich.segment import Segment
 from rich.style import Style
 
 from common.protocol import Batch, Goodbye, Hello, Named, Snapshot, Totals
+from console import states
+from console.blocks import side_by_side
 from console.cells import cut, fit, wrap
-from console.columns import Column, choose
+from console.columns import Column, choose, text_of
+from console.filters import read_filter
 from console.link import Link
 from console.mirror import Gap
 from console.ordering import Matcher, held, sorted_ids
-from console.screens.live import ended_line, live_line
+from console.palette import BOLD, PLAIN
+from console.screens.audit_rows import COLUMNS as OF_AUDIT
+from console.screens.live import LivePage, ended_line, live_line
 from console.widgets.lines import strip_of
 from console.widgets.plots import bar, plot, spark
-from tests.rigs.console import prepare_environment
+from tests.rigs.console import ROOT, prepare_environment
 from tests.rigs.until import until
 
 prepare_environment()
@@ -178,6 +184,26 @@ def test_an_ended_exchange_says_how(state: str, count: int, word: str) -> None:
     assert ended_line(row).state == word
 
 
+@pytest.mark.parametrize("name", states.NAMES)
+def test_every_state_has_one_word_that_fits_and_may_be_searched_for(name: str) -> None:
+    """Live and Audit say the same, docs/console.md says what it means, and a search takes it."""
+    word = states.word(name)
+    row = {"state": name, "count": 1, "tokens_per_second": None, "tokens_out": None, "elapsed": 1.0}
+    assert ended_line(row).state == word
+    columns = [next(column for column in page if column.title == "STATE") for page in (LivePage.COLUMNS, OF_AUDIT)]
+    assert text_of(columns[1].cell(row)) == word
+    assert all(len(word) <= column.width for column in columns)
+    documented = (ROOT / "docs" / "console.md").read_text(encoding="utf-8")
+    assert re.search(rf"\| `{word}` \|.*`{name}`", documented)
+    if word == "timeout":
+        with pytest.raises(ValueError, match=name):
+            read_filter(["state:timeout"])
+        assert states.full(name) == f"timeout ({name})"
+    else:
+        assert read_filter([f"state:{word.upper()}"]).state == name
+    assert read_filter([f"state:{name}"]).state == name
+
+
 # -- the link ---------------------------------------------------------------------------------------------------------
 
 
@@ -242,3 +268,21 @@ def test_the_output_guard_lets_nothing_unsafe_pass() -> None:
     assert cell_len(segment.text) == cell_len(evil)
     plain = Segment("[/] [@click=app.quit] 模型 ▁▂▃")
     assert OutputGuard().apply([plain], Color(0, 0, 0)) == [plain]
+
+
+def test_blocks_stand_beside_each_other_where_there_is_room() -> None:
+    """As many columns as fit, in their order, none torn; nothing is lost at any width."""
+    blocks = [
+        ("Users", [f"  {n}  key" for n in range(9)]),
+        ("Everywhere", ["  1  Live", "  q  Quit"]),
+        ("Rows", ["  j"]),
+    ]
+    narrow = [text for text, _ in side_by_side(blocks, 20)]
+    assert narrow[:3] == ["", "Users", "  0  key"] and len(narrow) == 10 + 3 + 2 + 3
+    wide = side_by_side(blocks, 120)
+    assert wide[1][0].split() == ["Users", "Everywhere"] and wide[1][1] == BOLD
+    assert wide[2][0].split() == ["0", "key", "1", "Live"] and wide[2][1] == PLAIN
+    for width in range(20, 120):
+        lines = [text for text, _ in side_by_side(blocks, width)]
+        assert sorted(" ".join(lines).split()) == sorted(" ".join(narrow).split())
+        assert max(map(len, lines)) <= width

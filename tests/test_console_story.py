@@ -108,7 +108,7 @@ async def test_from_an_empty_installation_by_the_console_alone(tmp_path: Path) -
                 key = await let_her_in(seat)
                 await watch_and_cancel(seat, upstream, gate, key)
                 await daemon.kill()
-                await terminal.sees("○ STALE", "trying again in")
+                await terminal.sees("○ STALE", "trying again")
             async with seat.daemon(upstream):
                 await seat.press("r", sees="● LIVE")
                 terminal.resize(80, 24)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,15 +17,17 @@ from hypothesis import strategies as st
 from common.protocol import UsageRow
 from common.untrusted import clean, csv_uncell
 from console.screens.usage import UsagePage
+from console.screens.usage_plots import fitting_sums
 from console.spending import as_csv, curve, percent, since
 from tests.rigs.console import Seat, open_seat
+from tests.rigs.gatehouse import QUESTION
 from tests.rigs.until import until
 
 
 @pytest.fixture(autouse=True)
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tick of a fortieth of a second: what is tested is what comes, not how often it is drawn."""
-    monkeypatch.setattr("console.screens.main.TICK", 0.025)
+    monkeypatch.setattr("console.screens.framed.TICK", 0.025)
 
 
 @asynccontextmanager
@@ -44,11 +47,15 @@ async def usage_page(tmp_path: Path, *, size: tuple[int, int] = (80, 24)) -> Asy
 async def test_who_used_what_in_the_last_day(tmp_path: Path) -> None:
     """Sums, shares, the curve; the most first; everything fits."""
     async with usage_page(tmp_path) as seat:
-        frame = await seat.sees("[24h]", "[user]", "3 req", "tokens out", "2 of 2", "as of")
+        frame = await seat.sees("[24h]", "[user]", "3 req", "0 refused", "tokens out", "2 of 2", "as of")
         lines = [line for line in frame.split("\n") if "@example.org" in line]
         assert "ana" in lines[0]
         assert "ben" in lines[1]
         assert all(len(line) <= 80 for line in frame.split("\n"))
+        # It agrees with the head: a refusal is counted at once, not when its minute is over.
+        await seat.office.done("limits", "set", "ana@example.org", "--requests-per-minute", "2")
+        assert (await seat.office.gate.post("/api/chat", QUESTION)).status_code == 429
+        await seat.sees("429 1/m", "1 refused")
 
 
 async def test_other_periods_and_groupings(tmp_path: Path) -> None:
@@ -109,12 +116,28 @@ async def test_what_is_in_sight_is_saved_as_csv(tmp_path: Path, monkeypatch: pyt
         await seat.loses("Replace it?")
 
 
+def test_the_sums_fit_whatever_they_are() -> None:
+    """Whole words at every width: first with less between them, then shorter, then without the last."""
+
+    def line(width: int, requests: int) -> str:
+        row = UsageRow("", requests, 10**9, 10**9, 63_120.0, 5, 31, 216, 15, 212)
+        return "".join(part if isinstance(part, str) else part[0] for part in fitting_sums(row, width))
+
+    assert line(80, 6160).endswith("  212 refused  31 err  216 left  15 cut")
+    assert line(80, 123_456_789).startswith(" 123,456,789 req ") and line(80, 123_456_789).endswith(" 15 cut")
+    assert line(60, 6160).startswith(" 6160 req 1.0G in ")
+    for width in range(20, 90):
+        assert len(line(width, 123_456_789)) <= width
+        assert re.fullmatch(r"( +\S+ (req|in|out|GPU|refused|err|left|cut))+", line(width, 123_456_789))
+
+
 async def test_figures_stay_while_the_daemon_is_away(tmp_path: Path) -> None:
     """And what it refuses is said below them."""
     async with usage_page(tmp_path, size=(200, 60)) as seat:
         page = seat.app.main.page
         assert isinstance(page, UsagePage)
-        await seat.sees("tokens out per 1h, highest", "requests per 1h, highest", "GPU time")
+        await seat.sees("tokens out per 1h, highest", "requests per 1h, highest", "24h ago", "now")
+        await seat.sees("GPU time per 1h, highest", "refused per 1h, highest")  # there is room for four
         seat.app.channel.path = tmp_path / "nowhere"
         await seat.press("b")
         await seat.sees("no daemon", "ana@example.org")

@@ -13,6 +13,7 @@ from textual.widgets import Input
 
 from common import protocol
 from common.protocol import UsersNotes, UserTarget
+from console.screens.page import AWAY
 from tests.rigs.console import Seat, open_seat
 from tests.rigs.gatehouse import ADMIN
 from tests.rigs.until import until
@@ -38,6 +39,11 @@ async def register(seat: Seat, email: str = LI, address: str = "10.1.2.3") -> st
     assert code is not None
     await until(lambda: code in seat.app.link.mirror.rows["registration"])
     return str(code)
+
+
+def under_cursor(seat: Seat) -> str:
+    """The row under the cursor, as it is drawn."""
+    return next((line for line in seat.frame().split("\n") if line.startswith(">")), "")
 
 
 async def choose(seat: Seat, words: str) -> None:
@@ -85,9 +91,16 @@ async def test_who_waits_is_seen_from_every_page_and_let_in(tmp_path: Path) -> N
         await seat.press("n")
         await seat.loses("Let li@")
         assert "users approve" not in verbs(seat)
+        second = await register(seat, "aa@example.org")
+        await choose(seat, code)
         await seat.press("a", "y")
-        await seat.sees("may come in", "[2 Users]")
+        await seat.sees("is approved and may log in", "[2 Users(1)]")
         assert user(seat, LI)["status"] == "active"
+        # The cursor went with them, past the one who still waits: what is typed next is about them.
+        assert LI in under_cursor(seat) and "active" in under_cursor(seat)
+        await seat.press("a", "y")
+        await seat.sees(f"{LI} is a user already")
+        assert second in seat.app.link.mirror.rows["registration"]
 
 
 async def test_of_several_registrations_of_one_address_the_code_decides(tmp_path: Path) -> None:
@@ -106,13 +119,22 @@ async def test_of_several_registrations_of_one_address_the_code_decides(tmp_path
 async def test_a_registration_is_refused(tmp_path: Path) -> None:
     """`x` `y`; and what is for users does nothing to it but say so."""
     async with users_page(tmp_path) as seat:
-        code = await register(seat)
+        code, other = await register(seat), await register(seat, "zoe@example.org")
+        await seat.sees(other)
         await choose(seat, code)
         await seat.press("d")
         await seat.sees("waits to be let in: a approves, x refuses")
         await seat.press("x", "y")
         await seat.sees(f"{code} of {LI} is refused")
         assert "users discard" in verbs(seat)
+        await until(lambda: other in under_cursor(seat))
+        await seat.press("x")  # typed at the one that went: not at the one that slid to its place
+        await seat.sees("the row under the cursor has just gone")
+        assert "[y]" not in seat.frame()
+        await until(seat.app.main.page.may_act)  # type: ignore[union-attr]
+        await seat.press("x")
+        await seat.sees(f"Refuse the registration {other}")
+        await seat.press("n")
 
 
 async def test_disabling_cuts_their_streams_and_enabling_lets_them_in_again(tmp_path: Path) -> None:
@@ -228,17 +250,20 @@ async def test_a_user_is_created_and_a_refused_form_keeps_what_was_typed(tmp_pat
         await seat.sees("Not done: that e-mail address has characters", 'quo"ted@example.org', "service")
         fill(seat, email="bot@example.org")
         await seat.press("enter", "enter", "enter")
-        await seat.sees("bot@example.org is created; i issues it a key")
+        await seat.sees("bot@example.org is created; i issues it a key", ">active       bot@example.org")
         assert user(seat, "bot@example.org")["service"]
+        seat.app.main.page.apply_filter("mia")  # type: ignore[union-attr]
         await seat.press("c")
         await seat.sees("Create a user")
         fill(seat, email=LI)
         await seat.press("enter", "enter", "enter")
         await seat.sees(f"One-time password of {LI}")
+        await seat.press("escape")
+        await seat.sees(f">active       {LI}")  # what was made is seen, whatever was filtered for
 
 
 async def test_the_daemon_goes_while_a_box_is_open(tmp_path: Path) -> None:
-    """`y` in the box changes nothing and says why; a form comes back as it was; when the daemon is back, it goes on."""
+    """`y` in the box changes nothing and says why; a form stays as it was; when the daemon is back, it is sent."""
     async with users_page(tmp_path) as seat:
         hub = seat.office.gate.house.hub
         await choose(seat, "mia@example.org")
@@ -247,24 +272,27 @@ async def test_the_daemon_goes_while_a_box_is_open(tmp_path: Path) -> None:
         hub.close("the daemon is stopping")
         await until(lambda: not seat.app.link.is_live)
         await seat.press("y")
-        await seat.sees("nothing is changed while the daemon is away", "STALE")
-        await seat.press("d")
+        await seat.sees("Not sent: the daemon is away (STALE", "○ STALE")
+        await seat.press("escape")
         await seat.loses("[y]")
+        await seat.press("d")
+        await seat.sees(AWAY)
         assert "users reset-password" not in verbs(seat)
         hub._closed = ""
         await seat.press("r")
         await seat.sees("● LIVE")
+        await seat.loses(AWAY)
         await seat.press("c")
         await seat.sees("Create a user")
         fill(seat, email="bot@example.org", kind="service")
         hub.close("gone")
         await until(lambda: not seat.app.link.is_live)
         await seat.press("enter", "enter", "enter")
-        await seat.sees("Not done: nothing is changed while the daemon is away", "bot@example.org")
+        await seat.sees("Not sent: the daemon is away (STALE", "bot@example.org")
         hub._closed = ""
         seat.app.link.retry_now()
         await until(lambda: seat.app.link.is_live)
-        await seat.press("enter", "enter", "enter")
+        await seat.press("enter")
         await seat.sees("bot@example.org is created")
 
 
@@ -287,11 +315,12 @@ async def test_nobody_has_registered_yet(tmp_path: Path) -> None:
     """The very request that lets somebody in, with the daemon's own address."""
     async with open_seat(tmp_path) as seat:
         await seat.press("2")
-        await seat.sees("nobody has registered yet: POST http://127.0.0.1:", "/auth/register")
+        frame = await seat.sees("Nobody has registered yet.", "  POST http://127.0.0.1:", "/auth/register")
+        assert '  {"email": "you@example.org", "password": "…"}' in frame and ">active" in frame
         rows = seat.app.link.mirror.rows["user"]
         rows.clear()
         seat.app.link.mirror.changes["user"] += 1
-        await seat.sees("Nobody has registered yet. Tell them to", "press c")
+        await seat.sees("Nobody has registered yet.", '{"email":', "press c")
         await register(seat)
         await seat.loses("Nobody has registered yet.")
 

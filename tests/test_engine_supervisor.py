@@ -39,7 +39,7 @@ def shown(engine: Engine) -> dict[str, str]:
 
 @pytest.mark.engine
 async def test_it_answers_chat_and_embeddings(engine: Engine) -> None:
-    """One small model serves both: a streamed chat in OpenAI's dialect, and embeddings."""
+    """One small model serves both: a streamed chat in OpenAI's dialect, and embeddings. Its threads do not spin."""
     assert engine.state is EngineState.RUNNING
     # The engine promises to keep connections and closes them after a stream all the same.
     no_reuse = httpx.Limits(max_keepalive_connections=0)
@@ -52,6 +52,7 @@ async def test_it_answers_chat_and_embeddings(engine: Engine) -> None:
         assert '"content":' in answer
         vectors = (await client.post("/v1/embeddings", json={"input": ["one", "two"]})).json()
         assert [len(entry["embedding"]) for entry in vectors["data"]] == [576, 576]
+    assert b"OMP_WAIT_POLICY=passive\0" in Path(f"/proc/{engine.pid}/environ").read_bytes()
 
 
 @pytest.mark.engine

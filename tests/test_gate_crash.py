@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
+from contextlib import aclosing, closing
 from pathlib import Path
 
 import httpx
 
+from common import paths, protocol
+from console.client import Client, watch
 from tests.rigs.gatehouse import QUESTION, gatehouse
 from tests.rigs.process import daemon_process
 from tests.rigs.scripted_upstream import ScriptedUpstream
@@ -78,8 +81,14 @@ async def test_ten_kills_lose_nothing_that_was_acknowledged(tmp_path: Path) -> N
     assert "crashed" in states.values()
 
 
+def counted(data: Path) -> bool:
+    """Whether refusals that are still being counted are set down."""
+    with closing(sqlite3.connect(f"file:{data}/gatelodge.db?mode=ro", uri=True)) as conn:
+        return bool(conn.execute("SELECT SUM(number) FROM refusing").fetchone() == (1,))
+
+
 async def test_the_window_survives_kill_minus_nine(tmp_path: Path) -> None:
-    """R3: the requests of before the kill are in the window after it, the crashed one too."""
+    """R3: the requests of before the kill are in the window after it, the crashed one too; so is who was refused."""
     async with ScriptedUpstream() as upstream:
         async with gatehouse(tmp_path, upstream, limits__requests_per_minute=3) as gate:
             data, key = gate.data, gate.key
@@ -99,6 +108,16 @@ async def test_the_window_survives_kill_minus_nine(tmp_path: Path) -> None:
                 (await http.post(url + "/api/chat", json=QUESTION, headers=bearer)).status_code for _ in range(2)
             ]
             assert statuses == [200, 429]
+            await until(lambda: counted(data))
+            await daemon.kill()
+        async with daemon_process(data, "--ollama", upstream.url) as daemon:
+            await daemon.listening()
+            client = Client(paths.admin_socket(data, {}), timeout=20)
+            used = await asyncio.to_thread(client.ask, protocol.USAGE, protocol.UsageRequest())
+            assert (used.total.requests, used.total.refusals) == (3, 1)
+            async with aclosing(watch(paths.admin_socket(data, {}))) as messages:
+                seen = await anext(each async for each in messages if isinstance(each, protocol.Snapshot))
+            assert seen.totals.refused_last_minute == 1, "the head of the console agrees"
         conn = sqlite3.connect(data / "gatelodge.db")
         state = conn.execute(
             "SELECT c.state FROM journal o JOIN journal c ON c.opened_seq = o.seq WHERE o.request_id = ?", (crashed,)

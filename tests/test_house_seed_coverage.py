@@ -117,7 +117,13 @@ def test_every_promise_of_the_walking_gate_names_a_test() -> None:
     assert unshown("\n".join(taken_back)) == [43, 86]
 
 
-def skips(project: Path, allowed: str, *chosen: str) -> subprocess.CompletedProcess[str]:
+@pytest.fixture(params=[0, 2], ids=["one-process", "two-workers"])
+def processes(request: pytest.FixtureRequest) -> int:
+    """The rule holds where tests report to their own process, and where workers report to another."""
+    return int(request.param)
+
+
+def skips(project: Path, processes: int, allowed: str, *chosen: str) -> subprocess.CompletedProcess[str]:
     """A run of the little project's tests under the rule about skips, with `allowed` as the list."""
     (project / "allowed.txt").write_text(allowed)
     (project / "conftest.py").write_text(
@@ -128,33 +134,44 @@ def skips(project: Path, allowed: str, *chosen: str) -> subprocess.CompletedProc
     # The little project's own folder `tests` must not hide ours.
     (project / "tests").rename(project / "checks")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", project]
+    command += ["-p", "xdist", "-n", str(processes)]
     command += ["-c", project / "pytest.ini", "-k", " or ".join(chosen), project / "checks"]
     return subprocess.run(command, cwd=ROOT, env=PLAIN, capture_output=True, text=True)
 
 
-def test_a_skip_that_nobody_allowed_is_red(project: Path) -> None:
+def test_a_skip_that_nobody_allowed_is_red(project: Path, processes: int) -> None:
     """A run that would be green is red, and says which test skipped and why."""
-    run = skips(project, "# nothing\n", "passes", "skips")
+    run = skips(project, processes, "# nothing\n", "passes", "skips")
     assert run.returncode == 1
     assert "SKIPPED WITHOUT LEAVE: checks/test_it.py::test_skips: no reason" in run.stdout
+    assert "1 passed, 1 skipped" in run.stdout
 
 
-def test_an_allowed_skip_is_printed_and_green(project: Path) -> None:
+def test_a_module_that_skips_without_leave_is_red(project: Path, processes: int) -> None:
+    """While it is read, no test of it has a name yet: the module itself needs the leave."""
+    module = "import pytest\npytest.skip('no such machine', allow_module_level=True)\n"
+    (project / "tests" / "test_whole.py").write_text(module)
+    run = skips(project, processes, "# nothing\n", "passes")
+    assert run.returncode == 1
+    assert run.stdout.count("SKIPPED WITHOUT LEAVE: checks/test_whole.py: no such machine") == 1
+
+
+def test_an_allowed_skip_is_printed_and_green(project: Path, processes: int) -> None:
     """A skip with its line lets the run be green, and is printed with its reason."""
-    run = skips(project, "checks/test_it.py::test_s* | no reason\n", "passes", "skips")
+    run = skips(project, processes, "checks/test_it.py::test_s* | no reason\n", "passes", "skips")
     assert run.returncode == 0, run.stdout
     assert "skipped, as allowed: checks/test_it.py::test_skips: no reason" in run.stdout
 
 
-def test_a_skip_for_another_reason_is_red(project: Path) -> None:
+def test_a_skip_for_another_reason_is_red(project: Path, processes: int) -> None:
     """Leave is given for a reason; the same test may not skip for any other."""
-    assert skips(project, "checks/test_it.py::test_skips | no GPU\n", "passes", "skips").returncode == 1
+    assert skips(project, processes, "checks/test_it.py::test_skips | no GPU\n", "passes", "skips").returncode == 1
 
 
 @pytest.mark.parametrize("test", ["test_expected", "test_unexpected"])
-def test_an_expected_failure_is_red(project: Path, test: str) -> None:
+def test_an_expected_failure_is_red(project: Path, processes: int, test: str) -> None:
     """A promise is shown or is "not yet": xfail is neither, and cannot be allowed."""
-    assert skips(project, "* | *\n", "passes", test).returncode == 1
+    assert skips(project, processes, "* | *\n", "passes", test).returncode == 1
 
 
 def test_a_line_that_is_no_line_is_named() -> None:

@@ -135,6 +135,7 @@ async def test_a_broken_answer_is_an_error_never_an_end(
     assert last_line(await chat(pool))["done"] is True
 
 
+@pytest.mark.timeout(30)  # without the bound it waits for ever
 @pytest.mark.parametrize(
     "data",
     [

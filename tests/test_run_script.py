@@ -129,7 +129,10 @@ def test_test_adds_the_development_lock_once(finished: Checkout) -> None:
     assert "requirements-dev.lock" in run.stderr
     assert called(run.stdout) == {
         "program": "pytest",
-        "arguments": ["-m", "not real_ollama and not long", "-k", "limits"],
+        "arguments": [
+            *("-n", "auto", "--dist", "loadfile", "--no-loadscope-reorder"),
+            *("-m", "not real_ollama and not long", "-k", "limits"),
+        ],
     }
     again = finished.run("test", **no_index_environment())
     assert again.stderr == ""

@@ -22,6 +22,7 @@ from daemon.exchange import EndState
 from daemon.store.partials import Progress
 from daemon.store.usage import HOUR
 from daemon.usage import add_up, usage
+from tests.rigs.gatehouse import MODEL, QUESTION
 from tests.rigs.journals import ANA, BEN, Desk, desk_in
 from tests.rigs.office import Office, open_office
 from tests.rigs.until import until
@@ -54,12 +55,14 @@ async def lived(desk: Desk, count: int, *, seed: int = 7) -> None:
         exchange.ended = received + chance.randrange(1, 5) * MINUTE
         exchange.usage.tokens_in, exchange.usage.tokens_out = chance.choice(((11, 7), (None, None), (3, None)))
         await desk.journal.closed(exchange, [])
+        if number == count // 2:
+            await desk.journal._catch_up(desk.journal._refusals.all())
         if chance.random() < 0.3:
             for _ in range(chance.randrange(1, 4)):
                 desk.journal._refusals.count(
                     received, reason="requests_per_minute", user_id=1, user=ANA, key_id="k1", address="", model="m"
                 )
-    await desk.journal._catch_up(desk.journal._refusals.all())
+    await desk.journal.set_down_refusals()  # the later half of them is still being counted
 
 
 def by_hand(path: Path, question: UsageRequest, since: int, until: int) -> Counter[tuple[str, str]]:
@@ -69,6 +72,9 @@ def by_hand(path: Path, question: UsageRequest, since: int, until: int) -> Count
     conn = sqlite3.connect(path)
     conn.row_factory = sqlite3.Row
     rows = [dict(row) for row in conn.execute("SELECT * FROM journal ORDER BY seq")]
+    for row in conn.execute("SELECT * FROM refusing"):
+        counted = {"event": "refused", "received_us": row["at_us"], "detail": json.dumps({"count": row["number"]})}
+        rows.append(dict(row) | counted)
     conn.close()
     ends = {row["opened_seq"]: row for row in rows if row["event"] == "closed"}
     errors = {state.value for state in EndState if state.value.startswith("timeout")}
@@ -198,10 +204,10 @@ async def test_a_long_journal_is_answered_from_its_hours(tmp_path: Path) -> None
         await desk.database.write(lambda conn: many(conn, 30_000))
         while await add_up(desk.database):
             pass
-        started = time.perf_counter()
+        started = time.process_time()  # not the clock's: other processes share the machine
         answer = await usage(desk.database, UsageRequest(since=iso(NOW - 720 * HOUR)), now_us=NOW)
         assert answer.total.requests == 30_000
-        assert time.perf_counter() - started < 0.5
+        assert time.process_time() - started < 0.5
 
 
 def many(conn: sqlite3.Connection, count: int) -> None:
@@ -240,6 +246,13 @@ async def test_usage_on_the_command_line(office: Office) -> None:
     rows = list(csv.DictReader(io.StringIO((await office.done("usage", "--csv", "--user", "ana@example.org")).stdout)))
     assert [(row["name"], row["requests"], row["ok"]) for row in rows] == [("ana@example.org", "3", "3")]
     assert (await office.cli("usage", "--top", "0")).exit_code == 2
+    await office.done("limits", "set", "default", "--requests-per-minute", "3")
+    for refused in (1, 2):  # at once, and by everything that is known of it
+        assert (await office.gate.post("/api/chat", QUESTION)).status_code == 429
+        for by, name in (("user", "ana@example.org"), ("model", MODEL), ("client", "test")):
+            document = await office.json("usage", "--since", "1h", "--by", by)
+            assert [(row["name"], row["requests"], row["refusals"]) for row in document["rows"]] == [(name, 3, refused)]
+            assert sum(point["refusals"] for point in document["series"]) == refused
 
 
 async def test_what_crashed_counts_though_nobody_knows_its_end(tmp_path: Path) -> None:

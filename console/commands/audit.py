@@ -25,14 +25,13 @@ from common.protocol import (
     JobsExport,
     JobsRetention,
     JobsVerify,
-    UsersList,
 )
 from common.untrusted import clean_block
+from console import completing
 from console.command import (
     Failed,
     Moment,
     Session,
-    completes,
     confirm,
     json_option,
     pass_session,
@@ -56,7 +55,7 @@ def audit() -> None:
 
 
 @audit.command()
-@click.argument("filters", metavar="[FILTER]…", nargs=-1)
+@click.argument("filters", metavar="[FILTER]…", nargs=-1, shell_complete=completing.search_words)
 @click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="At most so many.")
 @click.option("--before", type=int, metavar="LOG_ID", help="Only older ones: the next page.")
 @json_option
@@ -80,7 +79,7 @@ def search(session: Session, filters: tuple[str, ...], limit: int, before: int |
 
 
 @audit.command()
-@click.argument("id", metavar="REQUEST_ID|LOG_ID")
+@click.argument("id", metavar="REQUEST_ID|LOG_ID", shell_complete=completing.requests)
 @json_option
 @pass_session
 def show(session: Session, id: str, as_json: bool) -> None:
@@ -95,11 +94,11 @@ def show(session: Session, id: str, as_json: bool) -> None:
 
 
 @audit.command()
-@click.argument("filters", metavar="[FILTER]…", nargs=-1)
+@click.argument("filters", metavar="[FILTER]…", nargs=-1, shell_complete=completing.search_words)
 @click.option(
     "--user",
     metavar="EMAIL",
-    shell_complete=completes(protocol.USERS_LIST, UsersList(), "email"),
+    shell_complete=completing.users,
     help="Only this user's exchanges.",
 )
 @click.option("--since", type=Moment(), metavar="MOMENT", help="Received since then: 7d, 2026-01-31.")

@@ -9,6 +9,7 @@ import msgspec
 
 from common import protocol, times
 from common.protocol import AuditAdmin, AuditPosition, ChainPosition
+from console import completing
 from console.command import Session, json_option, pass_session, print_json, print_table, say
 from console.tables import Column, fields, moment
 
@@ -24,7 +25,7 @@ _WORDS = ("actor", "verb", "target", "since", "until")
 
 
 @click.command()
-@click.argument("id", metavar="REQUEST_ID|LOG_ID")
+@click.argument("id", metavar="REQUEST_ID|LOG_ID", shell_complete=completing.requests)
 @json_option
 @pass_session
 def position(session: Session, id: str, as_json: bool) -> None:
@@ -42,7 +43,7 @@ def position(session: Session, id: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("filters", metavar="[FILTER]…", nargs=-1)
+@click.argument("filters", metavar="[FILTER]…", nargs=-1, shell_complete=completing.admin_words)
 @click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="At most so many.")
 @click.option("--before", type=int, metavar="LOG_ID", help="Only older ones: the next page.")
 @json_option

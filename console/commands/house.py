@@ -11,9 +11,10 @@ import click
 import msgspec
 
 from common import paths, protocol, times
-from common.protocol import DiskState, Finding, ModelsList, Nothing, SelftestRequest, Status
+from common.protocol import DiskState, Finding, Nothing, SelftestRequest, Status
+from console import completing
 from console.client import Refused, Unreachable
-from console.command import Failed, Session, completes, json_option, pass_session, print_json
+from console.command import Failed, Session, json_option, pass_session, print_json
 from console.commands.upstreams import upstream_table
 from console.tables import fields, moment, size
 
@@ -76,8 +77,10 @@ def _reload_fields(answer: Status) -> list[tuple[str, object]]:
 
 
 @click.command()
-@click.option("--config", "config", metavar="FILE", help="Configuration to examine where no daemon runs.")
-@click.option("--data", metavar="DIR", help="Data folder to examine where no daemon runs.")
+@click.option(
+    "--config", "config", metavar="FILE", type=click.Path(), help="Configuration to examine where no daemon runs."
+)
+@click.option("--data", metavar="DIR", type=click.Path(), help="Data folder to examine where no daemon runs.")
 @json_option
 @pass_session
 def doctor(session: Session, config: str | None, data: str | None, as_json: bool) -> None:
@@ -124,7 +127,7 @@ def _examined_without_daemon(session: Session, config: str | None, data: str | N
 @click.option(
     "--model",
     metavar="NAME",
-    shell_complete=completes(protocol.MODELS_LIST, ModelsList(), "name"),
+    shell_complete=completing.models,
     help="Model to chat with; the default model otherwise.",
 )
 @json_option
@@ -155,9 +158,15 @@ def config() -> None:
 
 
 @config.command()
-@click.argument("named", metavar="[FILE]", required=False)
-@click.option("--config", "file", metavar="FILE", help="Configuration file; otherwise the one a daemon would read.")
-@click.option("--data", metavar="DIR", help="Data folder, which may hold a gatelodge.toml.")
+@click.argument("named", metavar="[FILE]", required=False, type=click.Path())
+@click.option(
+    "--config",
+    "file",
+    metavar="FILE",
+    type=click.Path(),
+    help="Configuration file; otherwise the one a daemon would read.",
+)
+@click.option("--data", metavar="DIR", type=click.Path(), help="Data folder, which may hold a gatelodge.toml.")
 @json_option
 def check(named: str | None, file: str | None, data: str | None, as_json: bool) -> None:
     """Check a configuration as the daemon would at its start. Needs no daemon."""

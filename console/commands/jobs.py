@@ -8,6 +8,7 @@ import click
 
 from common import protocol, times
 from common.protocol import JobRow, JobsList, JobTarget
+from console import completing
 from console.command import Failed, Session, json_option, pass_session, print_json, print_table, say
 from console.tables import Column, fields, moment, size
 
@@ -47,7 +48,7 @@ def list_jobs(session: Session, state: protocol.JobState | None, limit: int, as_
 
 
 @jobs.command()
-@click.argument("id", metavar="ID", type=int)
+@click.argument("id", metavar="ID", type=int, shell_complete=completing.jobs)
 @json_option
 @pass_session
 def show(session: Session, id: int, as_json: bool) -> None:
@@ -56,7 +57,7 @@ def show(session: Session, id: int, as_json: bool) -> None:
 
 
 @jobs.command()
-@click.argument("id", metavar="ID", type=int)
+@click.argument("id", metavar="ID", type=int, shell_complete=completing.jobs)
 @json_option
 @pass_session
 def cancel(session: Session, id: int, as_json: bool) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import click
 
 from common import protocol
-from common.protocol import KeyRow, KeysIssue, KeysList, KeysRotate, KeyTarget, UsersList
+from common.protocol import KeyRow, KeysIssue, KeysList, KeysRotate, KeyTarget
+from console import completing
 from console.command import (
     Duration,
     Session,
-    completes,
     confirm,
     json_option,
     pass_session,
@@ -33,8 +33,8 @@ KEY_COLUMNS = [
     Column("ADDRESSES", flexible=True),
 ]
 
-_users = completes(protocol.USERS_LIST, UsersList(), "email")
-key_id = click.argument("id", shell_complete=completes(protocol.KEYS_LIST, KeysList(), "id"))
+_users = completing.users
+key_id = click.argument("id", shell_complete=completing.completes(protocol.KEYS_LIST, KeysList(), "id"))
 
 
 def key_cells(row: KeyRow) -> list[object]:
@@ -78,7 +78,14 @@ def list_keys(session: Session, user: str | None, everything: bool, as_json: boo
     "--label", metavar="TEXT", help="What the key is for; stands in the audit. A --metrics key has one anyway."
 )
 @click.option("--expires", type=Duration(), metavar="DURATION", help="How long it is good for, such as 90d.")
-@click.option("--model", "models", multiple=True, metavar="PATTERN", help="Only models like this; may be repeated.")
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    metavar="PATTERN",
+    shell_complete=completing.models,
+    help="Only models like this; may be repeated.",
+)
 @click.option("--address", "addresses", multiple=True, metavar="CIDR", help="Only from there; may be repeated.")
 @click.option("--metrics", is_flag=True, help="For /metrics, and good for nothing else.")
 @click.option("--in-path", is_flag=True, help="It may stand in the path, /k/KEY/…, where a client sends no header.")

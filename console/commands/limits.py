@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 import msgspec
+from click.shell_completion import CompletionItem
 
 from common import protocol
 from common.protocol import (
@@ -19,11 +20,11 @@ from common.protocol import (
     LimitTarget,
     LimitValues,
 )
+from console import completing
 from console.command import (
     F,
     Moment,
     Session,
-    completes,
     confirm_if_asked,
     json_option,
     pass_session,
@@ -50,13 +51,14 @@ _TRIED = [
     Column("NOW", right=True),
 ]
 
-_targets = completes(protocol.LIMITS_SHOW, LimitsShow(), "target")
-
 
 class Amount(click.ParamType[Any]):
     """A whole number, or `unlimited`."""
 
     name = "number"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return completing.fitting(("unlimited",), incomplete)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value == "unlimited" or isinstance(value, int):
@@ -86,7 +88,7 @@ def limits() -> None:
 
 
 @limits.command()
-@click.argument("target", required=False, shell_complete=_targets)
+@click.argument("target", required=False, shell_complete=completing.targets)
 @json_option
 @pass_session
 def show(session: Session, target: str | None, as_json: bool) -> None:
@@ -99,7 +101,7 @@ def show(session: Session, target: str | None, as_json: bool) -> None:
 
 
 @limits.command()
-@click.argument("target", required=False, shell_complete=_targets)
+@click.argument("target", required=False, shell_complete=completing.targets)
 @json_option
 @pass_session
 def use(session: Session, target: str | None, as_json: bool) -> None:
@@ -128,7 +130,7 @@ def _windows(command: F) -> F:
 
 
 @limits.command(name="set")
-@click.argument("target", shell_complete=_targets)
+@click.argument("target", shell_complete=completing.targets)
 @_windows
 @click.option("--concurrency", type=Amount(), metavar="N", help="Requests running at once; further ones wait.")
 @json_option
@@ -139,7 +141,7 @@ def set_limits(session: Session, /, target: str, as_json: bool, **amounts: Any) 
 
 
 @limits.command(name="try")
-@click.argument("target", shell_complete=_targets)
+@click.argument("target", shell_complete=completing.targets)
 @_windows
 @click.option("--since", type=Moment(), metavar="MOMENT", help="Against the traffic since then; 24h by default.")
 @json_option
@@ -170,7 +172,7 @@ def _values(amounts: dict[str, Any]) -> LimitValues:
 
 
 @limits.command()
-@click.argument("target", shell_complete=_targets)
+@click.argument("target", shell_complete=completing.targets)
 @yes_option
 @json_option
 @pass_session

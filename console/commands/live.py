@@ -14,10 +14,10 @@ import msgspec
 from common import protocol, times
 from common.protocol import CancelRequest, Goodbye, LiveRow, Nothing
 from common.untrusted import clean, clean_json
+from console import completing
 from console.client import Unreachable, pauses, watch
 from console.command import (
     Session,
-    completes,
     confirm_if_asked,
     json_option,
     pass_session,
@@ -71,7 +71,7 @@ def live(session: Session, watching: bool, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("id", shell_complete=completes(protocol.LIVE, Nothing(), "request_id"))
+@click.argument("id", shell_complete=completing.completes(protocol.LIVE, Nothing(), "request_id"))
 @yes_option
 @json_option
 @pass_session

@@ -11,10 +11,10 @@ import msgspec
 from common import protocol
 from common.protocol import ModelsList, ModelTarget, Nothing, PullProgress
 from common.untrusted import clean
+from console import completing
 from console.command import (
     Failed,
     Session,
-    completes,
     confirm,
     json_option,
     pass_session,
@@ -43,11 +43,11 @@ _ACCESS = [
     Column("PATTERN", flexible=True),
 ]
 
-model = click.argument("model", shell_complete=completes(protocol.MODELS_LIST, ModelsList(), "name"))
+model = click.argument("model", shell_complete=completing.models)
 upstream = click.option(
     "--upstream",
     metavar="NAME",
-    shell_complete=completes(protocol.UPSTREAMS_LIST, Nothing(), "name"),
+    shell_complete=completing.completes(protocol.UPSTREAMS_LIST, Nothing(), "name"),
     help="The upstream that is meant, where there are several.",
 )
 
@@ -99,7 +99,7 @@ def list_models(session: Session, upstream: str | None, as_json: bool) -> None:
 
 
 @models.command()
-@click.argument("model")
+@model
 @upstream
 @json_option
 @pass_session

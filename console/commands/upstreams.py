@@ -9,7 +9,8 @@ import click
 
 from common import protocol
 from common.protocol import Nothing, ProbeResult, UpstreamRow, UpstreamsKey, UpstreamsSeats, UpstreamTarget
-from console.command import Failed, Session, completes, json_option, pass_session, print_json, print_table, say
+from console import completing
+from console.command import Failed, Session, json_option, pass_session, print_json, print_table, say
 from console.tables import Column, fields
 
 _COLUMNS = [
@@ -74,7 +75,7 @@ def list_upstreams(session: Session, as_json: bool) -> None:
         upstream_table(rows)
 
 
-_name = click.argument("name", shell_complete=completes(protocol.UPSTREAMS_LIST, Nothing(), "name"))
+_name = click.argument("name", shell_complete=completing.completes(protocol.UPSTREAMS_LIST, Nothing(), "name"))
 
 
 @upstreams.command()

@@ -11,6 +11,7 @@ import msgspec
 from common import protocol
 from common.protocol import Usage, UsageBy, UsageRequest, UsageRow
 from common.untrusted import clean, csv_cell
+from console import completing
 from console.command import Moment, Session, json_option, pass_session, print_json, print_table, say
 from console.tables import Column, moment
 
@@ -33,7 +34,7 @@ _BY = click.Choice(["user", "model", "key", "client"])
 @click.option("--until", type=Moment(), metavar="MOMENT", help="Until then; by default until now.")
 @click.option("--by", type=_BY, default="user", help="A line for each of these.")
 @click.option("--top", type=int, default=20, metavar="N", help="How many lines; the others are one line together.")
-@click.option("--user", metavar="EMAIL", help="Only what this user used.")
+@click.option("--user", metavar="EMAIL", shell_complete=completing.users, help="Only what this user used.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print the lines as CSV.")
 @json_option
 @pass_session

@@ -25,11 +25,11 @@ from common.protocol import (
     UsersRole,
     UserTarget,
 )
+from console import completing
 from console.client import Refused
 from console.command import (
     Failed,
     Session,
-    completes,
     confirm,
     confirm_if_asked,
     json_option,
@@ -56,7 +56,7 @@ _COLUMNS = [
     Column("NOTES", flexible=True),
 ]
 
-email = click.argument("email", shell_complete=completes(protocol.USERS_LIST, UsersList(), "email"))
+email = click.argument("email", shell_complete=completing.users)
 
 
 @click.group()
@@ -107,7 +107,7 @@ def add(session: Session, email: str, role: Role, service: bool, as_json: bool) 
 
 
 @users.command()
-@click.argument("code", shell_complete=completes(protocol.USERS_LIST, UsersList("pending"), "code"))
+@click.argument("code", shell_complete=completing.completes(protocol.USERS_LIST, UsersList("pending"), "code"))
 @yes_option
 @json_option
 @pass_session
@@ -123,7 +123,9 @@ def discard(session: Session, code: str, yes: bool, as_json: bool) -> None:
 
 @users.command()
 @click.argument(
-    "who", metavar="EMAIL|CODE", shell_complete=completes(protocol.USERS_LIST, UsersList("pending"), "code")
+    "who",
+    metavar="EMAIL|CODE",
+    shell_complete=completing.completes(protocol.USERS_LIST, UsersList("pending"), "code", "email"),
 )
 @json_option
 @pass_session

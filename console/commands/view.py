@@ -12,7 +12,8 @@ import msgspec
 from common import protocol, times
 from common.protocol import EndedRow, LiveExchange, LiveNews, LiveTarget, Nothing
 from common.untrusted import clean, clean_block, clean_json
-from console.command import Session, completes, json_option, pass_session, print_json, print_table, say
+from console import completing
+from console.command import Session, json_option, pass_session, print_json, print_table, say
 from console.tables import Column, fields
 
 _ENDED = [
@@ -29,7 +30,7 @@ _ENDED = [
 
 
 @click.command()
-@click.argument("id", shell_complete=completes(protocol.LIVE, Nothing(), "request_id"))
+@click.argument("id", shell_complete=completing.completes(protocol.LIVE, Nothing(), "request_id"))
 @click.option("--follow", "-f", is_flag=True, help="Go on with the answer as it comes, until its end.")
 @json_option
 @pass_session

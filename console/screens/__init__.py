@@ -39,8 +39,9 @@ Rules:
   counter and give it as `version()`; then `rows()` is asked again. Nothing is drawn outside of `tick`.
 - `await self.attempt(verb, request)` raises Refused or Unreachable, where there is an answer to them. A form whose
   answer may be refused: `await self.fill_until_done(title, fields, paragraphs, do)` brings it back as it was filled in.
-- An action that asks begins with `if self.may_change()`. `offers()` names the actions that fit the row, best first: the
-  footer shows those; the others say why they do not fit.
+- An action that asks begins with `if self.may_change()`, one about the row under the cursor with `if self.chosen and
+  self.may_act()`. What it makes, or brings back under another id, it follows: `self.follow(…)`. `offers()` names the
+  actions that fit the row, best first: the footer shows those; the others say why they do not fit.
 - State is a word; a colour (`console/palette.py`) only repeats it. What moves stands in the leftmost columns.
 - Forms: `await lodge.fill(title, [Field("email", "E-mail", check=…)])` gives a dict, or None. Longer texts:
   `await lodge.show_text(title, paragraphs)`. To another page: `lodge.go_to("users", find=…)`.
@@ -61,13 +62,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Tab:
-    """One page: `name` is its word on the command line, `place` where it is written, `badge` what its tab adds."""
+    """One page: `name` is its word on the command line, `place` where it is written, `badge` what its tab adds.
+
+    `short` is the title where there is little room.
+    """
 
     digit: str
     name: str
     title: str
     place: str
     badge: Callable[[Mirror], str] = lambda _: ""
+    short: str = ""
 
     def make(self) -> Page:
         """A new page."""
@@ -89,9 +94,9 @@ TABS: tuple[Tab, ...] = (
     Tab("1", "live", "Live", "console.screens.live:LivePage"),
     Tab("2", "users", "Users", "console.screens.users:UsersPage", _pending),
     Tab("3", "keys", "Keys", "console.screens.keys:KeysPage"),
-    Tab("4", "models", "Models", "console.screens.models:ModelsPage", _sick),
-    Tab("5", "usage", "Usage", "console.screens.usage:UsagePage"),
-    Tab("6", "audit", "Audit", "console.screens.audit:AuditPage"),
-    Tab("7", "limits", "Limits", "console.screens.limits:LimitsPage"),
+    Tab("4", "models", "Models", "console.screens.models:ModelsPage", _sick, "Mod"),
+    Tab("5", "usage", "Usage", "console.screens.usage:UsagePage", short="Use"),
+    Tab("6", "audit", "Audit", "console.screens.audit:AuditPage", short="Aud"),
+    Tab("7", "limits", "Limits", "console.screens.limits:LimitsPage", short="Lim"),
     Tab("8", "jobs", "Jobs", "console.screens.jobs:JobsPage"),
 )

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import ClassVar
 
 import msgspec
+from textual import events
 from textual.binding import Binding, BindingType
 
 from common import protocol
 from common.protocol import AdminRecord, AuditAdmin
 from common.untrusted import clean
-from console.cells import fit
+from console.cells import cell_len, fit, wrap
 from console.client import Refused, Unreachable
 from console.moments import day_and_time
 from console.palette import BOLD, DIM
@@ -18,10 +19,9 @@ from console.screens.overlay import Overlay
 from console.screens.page import why
 from console.widgets.lines import Part
 
-if TYPE_CHECKING:
-    from console.app import Lodge
-
 AT_ONCE = 200
+VERB = 22  # cells
+INDENT = 4
 
 
 class AdministratorsScreen(Overlay):
@@ -34,11 +34,6 @@ class AdministratorsScreen(Overlay):
         self._records: list[AdminRecord] = []
         self._complete = False
         self._problem = ""
-
-    @property
-    def lodge(self) -> Lodge:
-        """The program."""
-        return cast("Lodge", self.app)
 
     def on_mount(self) -> None:
         self.action_more()
@@ -56,16 +51,32 @@ class AdministratorsScreen(Overlay):
             return
         self._records += rows
         self._complete = len(rows) < AT_ONCE
-        lines: list[Part] = [(f"{'WHEN':<21}{'WHO':<12} {'VERB':<22} TARGET", BOLD)]
+        self._draw()
+
+    def _draw(self) -> None:
+        width = self.app.size.width - 2
+        lines: list[Part] = [(f"{'WHEN':<21}{'WHO':<12} {'VERB':<{VERB}} TARGET", BOLD)]
         for each in self._records:
-            lines.append(line_of(each))
-            if each.detail:
-                lines.append((f"    {clean(msgspec.json.encode(each.detail).decode())}", DIM))
+            lines += record_lines(each, width)
         lines.append(("That is all." if self._complete else "m: older ones", DIM))
         self.view.show(lines)
 
+    def on_resize(self, event: events.Resize) -> None:
+        super().on_resize(event)
+        self._draw()
 
-def line_of(record: AdminRecord) -> str:
-    """One record in one line; its detail stands below it."""
-    who, verb = fit(clean(record.actor), 12), fit(clean(record.verb), 22)
-    return clean(f"{day_and_time(record.timestamp)} {who} {verb} {record.target}").rstrip()
+
+def record_lines(record: AdminRecord, width: int) -> list[Part]:
+    """One record: when, who, verb, target; below it what is too long for that line, and its detail."""
+    said = f"{day_and_time(record.timestamp)} {fit(clean(record.actor), 12)} {fit(clean(record.verb), VERB)}"
+    target = clean(record.target)
+    beside = f"{said} {target}".rstrip()
+    lines: list[Part] = [beside] if cell_len(beside) <= width else [said.rstrip(), *_below(target, width)]
+    if record.detail:
+        told = msgspec.json.format(msgspec.json.encode(record.detail), indent=0).decode()  # blanks to break at
+        lines += [(line, DIM) for line in _below(clean(told.removeprefix("{").removesuffix("}")), width)]
+    return lines
+
+
+def _below(text: str, width: int) -> list[str]:
+    return [" " * INDENT + line for line in wrap(text, width - INDENT)]

@@ -2,7 +2,7 @@
 
 Rule: nothing waits. The next page is asked for before the cursor gets there; `text:` is a scan whose hits come one by
 one and which Esc stops; a page that was let go comes back when it is looked at. The list is as of the search: it does
-not move while one reads (`r` searches again).
+not move while one reads, but says how many are newer (`r` searches again).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from common.protocol import AuditFilter, AuditSearch
 from common.untrusted import clean
 from console.client import Refused, Unreachable
 from console.columns import Cell
-from console.found import Found
+from console.found import Found, log_id_of
 from console.mirror import Row, cleaned
 from console.moments import day_and_time
 from console.palette import BAD, DIM, WARNING
@@ -37,6 +37,8 @@ from console.widgets.vtable import VTable
 
 AWAY = "nothing can be searched while the daemon is away; what was found stays"
 AHEAD = 2  # pages of the screen that stand ready below the cursor
+NEWER = 100  # newer ones that are counted
+APART = 5.0  # seconds between two counts of them
 HERE = ("sort", "reverse", "pause")  # of every table, but not of one that the daemon orders
 
 
@@ -50,7 +52,7 @@ class AuditPage(TablePage):
         Binding("slash", "search", "Search", key_display="/"),
         Binding("e", "export", "Export these"),
         Binding("V", "verify", "Verify the chain"),
-        Binding("r", "again", "Search again", show=False),
+        Binding("r", "again", "Refresh"),
         Binding("u", "user", "Only this user", show=False),
         Binding("L", "administrators", "What administrators did", show=False),
         Binding("escape", "stop", "Stop the scan", key_display="Esc"),
@@ -71,6 +73,8 @@ class AuditPage(TablePage):
         self._typing: str | None = None  # what is wrong with the line that is typed
         self._to_top = False  # the next rows are those of a new search
         self._return_to: int | None = None  # the record that the cursor goes back to
+        self._newer = 0  # how many a new search would find above the first
+        self._counted: tuple[Any, float] = (None, -APART)  # what had changed when they were counted, and when
 
     # -- the rows ------------------------------------------------------------------------------------------------------
 
@@ -99,6 +103,7 @@ class AuditPage(TablePage):
             self._lost, self._problem = False, ""
             self._fetch(self._next())
         self._look_ahead()
+        self._count_newer()
         super().tick()
 
     def nothing(self) -> Sequence[str]:
@@ -118,6 +123,8 @@ class AuditPage(TablePage):
             return [(clean(self._typing), BAD) if self._typing else (examples, DIM)]
         found = self._found
         parts: list[Part] = [f"{len(found):,}{'' if found.complete else '+'} found"]
+        if self._newer:
+            parts.append((f" · {self._newer}{'+' if self._newer == NEWER else ''} newer: r", WARNING))
         if self._filter_text:
             parts.append((f" · {clean(self._filter_text)}", WARNING))
         else:
@@ -146,6 +153,8 @@ class AuditPage(TablePage):
         at_top = self._found and self.table.cursor_id == self._found.ids[0]
         if not self._searched_at or (at_top and not self._scans and self.lodge.link.is_live):
             self.search()
+        else:
+            self._counted = (None, -APART)
 
     def apply_filter(self, text: str) -> None:
         """Search for what `text` means."""
@@ -167,6 +176,7 @@ class AuditPage(TablePage):
         self._found, self._to_top = Found(), True
         self._problem, self._lost, self._stopped = "", False, False
         self._searched_at = self.lodge.now()
+        self._newer, self._counted = 0, (self._changes(), self.lodge.monotonic())
         self._fetch(0)
 
     def _next(self) -> int:
@@ -225,6 +235,36 @@ class AuditPage(TablePage):
             self.refresh_bindings()
             if self.display:
                 self.tick()  # at once, not a quarter of a second later
+                if self.table.wants_end and not again:
+                    self.table.go(len(found.ids) - 1)
+
+    def _changes(self) -> Any:
+        """What tells that there may be another record."""
+        return [self.lodge.link.mirror.changes[kind] for kind in ("live", "ended")]
+
+    def _count_newer(self) -> None:
+        """Ask how many are newer, where there may be some. A scan is too dear for that."""
+        changes, now = self._changes(), self.lodge.monotonic()
+        asks_nobody = self._fetching is not None or self._problem or not self.lodge.link.is_live
+        if asks_nobody or is_scan(self._wanted) or changes == self._counted[0] or now - self._counted[1] < APART:
+            return
+        self._counted = (changes, now)
+        self.run_worker(self._ask_newer(self._found), group="newer", exclusive=True)
+
+    async def _ask_newer(self, found: Found) -> None:
+        question = AuditSearch(filter=self._wanted, limit=NEWER)
+        newest = log_id_of(found.ids[0]) if found else None
+        count = 0
+        try:
+            async with aclosing(self.lodge.channel.items(protocol.AUDIT_SEARCH, question)) as answer:
+                async for row in answer:
+                    if row.log_id == newest:
+                        break
+                    count += 1
+        except (Refused, Unreachable):
+            return  # the next page will say it
+        if found is self._found:
+            self._newer = count
 
     def _take(self, found: Found, row: Row) -> None:
         row_id = found.add(row)
@@ -242,6 +282,9 @@ class AuditPage(TablePage):
         if action in HERE:
             return False
         return self._scans if action == "stop" else True
+
+    def offers(self) -> Sequence[str]:
+        return ("stop", "search", "open", "again", "export", "verify")
 
     def on_vtable_moved(self, event: VTable.Moved) -> None:
         super().on_vtable_moved(event)

@@ -5,22 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from common import times
-from console.cells import wrap
+from console import states
+from console.cells import cut, wrap
 from console.columns import Cell, Column
 from console.figures import count
 from console.mirror import Row
 from console.moments import day_and_time
-from console.palette import BAD, BOLD, DIM, PLAIN, WARNING
+from console.palette import BOLD, DIM
 from console.widgets.lines import Line, Part
 
-QUIET = ("ok", "client_left")
+WIDTH = 44  # cells of the pane
+LINES = 8  # of one value in it: it is drawn four times a second
 
 
 def _state(row: Row) -> Cell:
-    state = row["state"] or "running"
-    if state in QUIET:
-        return state, PLAIN if state == "ok" else DIM
-    return state, WARNING if state in ("running", "refused") else BAD
+    return states.word(row["state"]), states.style(row["state"])
 
 
 def _words(row: Row) -> Cell:
@@ -39,7 +38,7 @@ def took(row: Row) -> str:
 def detail_lines(row: Row) -> Sequence[Line]:
     """One exchange in the pane beside the list."""
     pairs = [
-        ("state", row["state"] or "running"),
+        ("state", states.full(row["state"])),
         ("error", row["error"]),
         ("user", row["user"]),
         ("model", row["model"]),
@@ -57,17 +56,17 @@ def detail_lines(row: Row) -> Sequence[Line]:
     lines: list[list[Part]] = [[("EXCHANGE", BOLD)]]
     for name, value in pairs:
         if value:
-            for n, piece in enumerate(wrap(str(value), 44 - 10)):
+            for n, piece in enumerate(wrap(cut(str(value), LINES * (WIDTH - 10)), WIDTH - 10)):
                 lines.append([(f"{name if n == 0 else '':<10}", DIM), piece])
     if row["prompt"]:
         lines += [[], [("PROMPT, its beginning", BOLD)]]
-        lines += [[piece] for piece in wrap(row["prompt"], 44)]
+        lines += [[piece] for piece in wrap(cut(row["prompt"], 4 * LINES * WIDTH), WIDTH)]
     return lines
 
 
 COLUMNS: tuple[Column, ...] = (
     Column("RECEIVED (UTC)", lambda row: f"{row['received'][5:10]} {row['received'][11:19]}", 14),
-    Column("STATE", _state, 11, most=18),
+    Column("STATE", _state, 9),
     Column("USER", lambda row: row["user"], 15, most=28),
     Column("MODEL", lambda row: row["model"], 12, most=24, rank=1),
     Column("OUT", lambda row: count(row["tokens_out"]), 5, right=True, rank=2),

@@ -1,61 +1,56 @@
 """One exchange of the journal: prompt and answer as text, the whole as JSON, its timings and its place in the chain.
 
-Rule: that somebody looked is recorded by the daemon before anything is shown. Very long texts are cut here, and said to
-be: saving gives all of it.
+Rule: that somebody looked is recorded by the daemon before anything is shown. What one came for stands first: what was
+asked and answered, below it what was said before, last the record. Long texts are cut, and said to be (`reading.py`).
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import ClassVar
 
 import msgspec
 from rich.style import Style
 from textual.binding import Binding, BindingType
 
-from common import protocol, times
+from common import protocol
 from common.files import write_whole
 from common.protocol import AuditExchange, AuditPosition, AuditShow, ChainPosition
 from common.untrusted import clean, clean_block, clean_json
-from console import copying
+from console import copying, states
 from console.client import Refused, Unreachable
+from console.figures import count
 from console.moments import day_and_time
-from console.palette import BAD, BOLD, DIM, GOOD, PLAIN, TITLE, WARNING
+from console.palette import BAD, BOLD, DIM, GOOD, TITLE, WARNING
 from console.screens.overlay import Overlay, Paragraph
 from console.screens.page import why
-from console.widgets.lines import Part
-
-if TYPE_CHECKING:
-    from console.app import Lodge
-
-LONGEST = 512 * 1024  # characters of one text that are shown
+from console.screens.reading import FIRST, GROWS, TEXTS, all_laid_out, answered, asked, brief, facts, since
+from console.widgets.lines import Line, Part
 
 
 class AuditedScreen(Overlay):
-    """The record with this log id."""
+    """The record of this log id or request id."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("m", "more", "More"),
         Binding("v", "view", "Text/JSON"),
         Binding("w", "save", "Save"),
         Binding("y", "copy", "Copy the answer"),
         Binding("t", "thinking", "Thinking", show=False),
-        Binding("question_mark", "help", "Help", key_display="?"),
     ]
 
-    def __init__(self, log_id: int) -> None:
-        super().__init__(f"log {log_id}")
-        self.log_id = log_id
+    def __init__(self, record: int | str) -> None:
+        super().__init__(f"log {record}" if isinstance(record, int) else f"req {record[:8]}")
+        self.heading.styles.height = 2
+        self.record = str(record)
         self.exchange: AuditExchange | None = None
         self.position: ChainPosition | None = None
         self._problem = ""
         self._chain_problem = ""
         self._as_json = False
+        self._room = FIRST
+        self._left_out = 0
         self._shows_thinking = True
-
-    @property
-    def lodge(self) -> Lodge:
-        """The program."""
-        return cast("Lodge", self.app)
 
     def on_mount(self) -> None:
         self.draw()
@@ -63,7 +58,7 @@ class AuditedScreen(Overlay):
 
     async def _fetch(self) -> None:
         try:
-            self.exchange = await self.lodge.channel.ask(protocol.AUDIT_SHOW, AuditShow(str(self.log_id)))
+            self.exchange = await self.lodge.channel.ask(protocol.AUDIT_SHOW, AuditShow(self.record))
         except (Refused, Unreachable) as error:
             self._problem = why(error)
         self.draw()
@@ -71,7 +66,7 @@ class AuditedScreen(Overlay):
             return
         self.prompt.say("that you read this is recorded in the audit")
         try:
-            self.position = await self.lodge.channel.ask(protocol.AUDIT_POSITION, AuditPosition(str(self.log_id)))
+            self.position = await self.lodge.channel.ask(protocol.AUDIT_POSITION, AuditPosition(self.record))
         except (Refused, Unreachable) as error:
             self._chain_problem = why(error)
         self.draw()
@@ -80,27 +75,31 @@ class AuditedScreen(Overlay):
 
     def draw(self) -> None:
         """Show what is known."""
-        self.heading.show([self._heading()])
         if self.exchange is None:
             words = f"Not shown: {self._problem}." if self._problem else "Asking the daemon …"
             self.view.show([(clean_block(words), BAD if self._problem else DIM)])
-        elif self._as_json:
-            self.view.show([_cut(line) for line in json_of(self.exchange).split("\n")])
+            return
+        self.heading.show(_heading(self.exchange, as_json=self._as_json))
+        left_out = self._left_out
+        if self._as_json:
+            shown, self._left_out = json_of(self.exchange, self._room)
         else:
-            chain = chain_lines(self.position, self._chain_problem)
-            self.view.show(text_of(self.exchange, chain, thinking=self._shows_thinking))
-
-    def _heading(self) -> list[Part]:
-        parts: list[Part] = [(f"log {self.log_id}", TITLE)]
-        one = self.exchange
-        if one is not None:
-            state = one.state or "running"
-            parts += [" · ", (clean(state), GOOD if state == "ok" else BAD if one.state else WARNING)]
-            parts += [f" · {clean(one.user)} · {clean(one.model)} · {day_and_time(one.received)}"]
-            parts += [(" · JSON" if self._as_json else "", WARNING)]
-        return parts
+            shown, self._left_out = text_of(
+                self.exchange, self.position, self._chain_problem, room=self._room, thinking=self._shows_thinking
+            )
+        self.view.show(shown)
+        if bool(left_out) != bool(self._left_out):
+            self.refresh_bindings()
 
     # -- keys ----------------------------------------------------------------------------------------------------------
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """There is more only where something is left out."""
+        return bool(self._left_out) if action == "more" else True
+
+    def action_more(self) -> None:
+        self._room *= GROWS
+        self.draw()
 
     def action_view(self) -> None:
         self._as_json = not self._as_json
@@ -110,9 +109,6 @@ class AuditedScreen(Overlay):
     def action_thinking(self) -> None:
         self._shows_thinking = not self._shows_thinking
         self.draw()
-
-    def action_help(self) -> None:
-        self.lodge.show_help()
 
     def action_copy(self) -> None:
         if self.exchange is not None:
@@ -139,26 +135,78 @@ class AuditedScreen(Overlay):
             self.prompt.say(f"not saved: {error.strerror or error}", "bad")
 
 
-def _cut(text: str) -> str:
-    if len(text) <= LONGEST:
-        return text
-    return text[:LONGEST] + f"… ({len(text) - LONGEST:,} more characters are left out here; w saves all of it)"
+def _heading(one: AuditExchange, *, as_json: bool) -> list[Line]:
+    """Who, when, how it ended; with which model, how long it took, from where."""
+    first: list[Part] = [(f"log {one.log_id}", TITLE), " · ", (states.word(one.state), _style(one.state))]
+    first += [f" · {brief(one.user)} · {day_and_time(one.received)}", (" · JSON" if as_json else "", WARNING)]
+    words = [f"{brief(one.model)} on {brief(one.upstream)}" if one.model else ""]
+    if one.ended and one.request_id:
+        words.append(f"took {since([('', one.ended)], one.received).removeprefix(' +')}")
+    if one.tokens_in is not None or one.tokens_out is not None:
+        words.append(f"{count(one.tokens_in)} in, {count(one.tokens_out)} out")
+    words += [brief(one.address), brief(one.client_label)]
+    return [first, [(" · ".join(word for word in words if word), DIM)]]
 
 
-def json_of(exchange: AuditExchange) -> str:
-    """The whole record as indented JSON that is safe to show."""
-    return clean_json(msgspec.json.format(msgspec.json.encode(exchange), indent=2).decode()).expandtabs(4)
+def _style(state: str | None) -> Style:
+    return GOOD if state == "ok" else states.style(state)
 
 
-def text_of(exchange: AuditExchange, chain: list[Paragraph], *, thinking: bool = True) -> list[Paragraph]:
-    """The record as a person reads it; clean, a paragraph a line."""
+def json_of(exchange: AuditExchange, room: int) -> tuple[list[Paragraph], int]:
+    """The record as indented JSON that is safe to show, a paragraph a line, cut as texts are; what is left out."""
+    lines = msgspec.json.format(msgspec.json.encode(exchange), indent=2).decode().split("\n")
+    shown: list[Paragraph] = []
+    left_out = used = 0
+    for place, line in enumerate(lines):
+        if used >= TEXTS * room:
+            left_out += len(lines) - place
+            shown.append((f"… {len(lines) - place:,} more lines: m shows more, w saves all", WARNING))
+            break
+        more = max(0, len(line) - room)
+        shown.append(clean_json(line[:room]).expandtabs(4) + (f"… {more:,} more characters" if more else ""))
+        left_out += more
+        used += min(room, len(line))
+    return shown, left_out
+
+
+def text_of(
+    exchange: AuditExchange, chain: ChainPosition | None, problem: str, *, room: int = FIRST, thinking: bool = True
+) -> tuple[list[Paragraph], int]:
+    """The record as a person reads it: what was asked and answered, what was said before, then everything else; and how
+    much is left out. Clean, a paragraph a line."""
+    # What is wrong is not something to scroll for.
+    top: list[Paragraph] = facts(
+        [("error", exchange.error or "", BAD)] if exchange.request_id else [("reason", exchange.error or "", BAD)]
+    )
+    top += [(f"chain     PROBLEM: {brief(each)}", BAD) for each in (chain.problems if chain else ())]
+    record: list[Paragraph] = [("RECORD", BOLD), *facts(_pairs(exchange)), *chain_lines(chain, problem)]
+    if exchange.erased:
+        return [*top, ("Prompt and answer were erased.", WARNING), "", *record], 0
+    if not exchange.request_id:  # refusals: of one caller, reason and minute
+        return [*top, "", *record], 0
+    now, before = asked(exchange)
+    text: list[Paragraph] = []
+    left_out = 0
+    for texts in (now, answered(exchange, thinking=thinking), before):
+        if texts is before and before:
+            text.append((f"BEFORE THAT, {len(before):,} message{'' if len(before) == 1 else 's'}", BOLD))
+        lines, more = all_laid_out(texts, room)
+        text += lines
+        left_out += more
+    return [*top, *text, *record], left_out
+
+
+def _pairs(exchange: AuditExchange) -> list[tuple[str, str]]:
+    if not exchange.request_id:
+        return [("from", exchange.address), ("key", exchange.key or "")]
     counted = [("?" if number is None else str(number)) for number in (exchange.tokens_in, exchange.tokens_out)]
-    asked = "" if exchange.model == exchange.model_asked else f" (asked for as {exchange.model_asked})"
-    pairs = [
-        ("error", exchange.error),
+    whence = (exchange.address, exchange.client_label, exchange.user_agent)
+    asked_for = "" if exchange.model == exchange.model_asked else f" (asked for as {brief(exchange.model_asked)})"
+    return [
+        ("state", states.full(exchange.state)),
         ("request", f"{exchange.request_id}  {exchange.route}{'' if exchange.stream else '  not streamed'}"),
-        ("model", f"{exchange.model} on {exchange.upstream}{asked}"),
-        ("from", "  ".join(each for each in (exchange.address, exchange.client_label, exchange.user_agent) if each)),
+        ("model", f"{brief(exchange.model)} on {exchange.upstream}{asked_for}"),
+        ("from", "  ".join(brief(each) for each in whence if each)),
         ("key", exchange.key or "none (login)"),
         ("before", ", ".join(f"{each.upstream}: {each.error}" for each in exchange.tried)),
         ("tokens", f"{counted[0]} in, {counted[1]} out, {exchange.bytes_out or 0:,} bytes sent"),
@@ -166,76 +214,18 @@ def text_of(exchange: AuditExchange, chain: list[Paragraph], *, thinking: bool =
         ("received", day_and_time(exchange.received)),
         ("timings", timings(exchange)),
     ]
-    if not exchange.request_id:  # refusals: of one caller, reason and minute
-        pairs = [("reason", exchange.error), *((name, value) for name, value in pairs if name in ("from", "key"))]
-    text: list[Paragraph] = []
-    for name, value in pairs:
-        if value:
-            text.append((f"{name:<9} {clean(value)}", BAD if name in ("error", "reason") else PLAIN))
-    text += [*chain, ""]
-    if exchange.erased:
-        return [*text, ("Prompt and answer were erased.", WARNING)]
-    if not exchange.request_id:
-        return text
-    for title, words, style in bodies(exchange):
-        if title == "THINKING" and not thinking:
-            continue
-        text.append((clean(title), BOLD))
-        lines = clean_block(_cut(words)).split("\n")
-        text.extend(lines if style is None else [(line, style) for line in lines])
-        text.append("")
-    return text
-
-
-def bodies(exchange: AuditExchange) -> list[tuple[str, str, Style | None]]:
-    """Title, words, style: each message of the request, the thinking, the answer."""
-    found: list[tuple[str, str, Style | None]] = []
-    request = exchange.messages
-    messages = request.get("messages") if isinstance(request, dict) else None
-    if isinstance(messages, list):
-        for message in messages:
-            role = message.get("role", "?") if isinstance(message, dict) else "?"
-            found.append((f"PROMPT [{role}]", _words(message), None))
-    else:
-        found.append(("PROMPT", exchange.prompt, None))
-    answer = exchange.answer if isinstance(exchange.answer, dict) else {}
-    thought = answer.get("thinking") or (answer.get("message") or {}).get("thinking") if answer else None
-    if isinstance(thought, str) and thought:
-        found.append(("THINKING", thought, DIM))
-    vectors = _vectors(answer)
-    title = "ANSWER" if exchange.state else "ANSWER, so far"
-    found.append((title, vectors or exchange.response or "(nothing)", None))
-    return found
-
-
-def _words(message: Any) -> str:
-    content = message.get("content") if isinstance(message, dict) else message
-    return content if isinstance(content, str) else msgspec.json.encode(content).decode()
-
-
-def _vectors(answer: dict[str, Any]) -> str:
-    """What an embedding is to a person, who cannot read numbers by the thousand."""
-    vectors = answer.get("embeddings", [answer.get("embedding")])
-    if not isinstance(vectors, list) or not vectors or not all(isinstance(vector, list) for vector in vectors):
-        return ""
-    return f"{len(vectors)} vector{'' if len(vectors) == 1 else 's'} of {len(vectors[0])} numbers (v shows them)"
 
 
 def timings(exchange: AuditExchange) -> str:
     """How long after it was received what happened."""
-    start = times.from_iso(exchange.received)
-    parts = []
-    for name in ("admitted", "seated", "first_byte", "ended"):
-        moment = getattr(exchange, name)
-        if moment is not None:
-            parts.append(f"{name.replace('_', ' ')} +{(times.from_iso(moment) - start) / 1e6:.3f}s")
-    return "  ".join(parts)
+    names = ("admitted", "seated", "first_byte", "ended")
+    return since([(name.replace("_", " "), getattr(exchange, name)) for name in names], exchange.received)
 
 
 def chain_lines(position: ChainPosition | None, problem: str) -> list[Paragraph]:
     """Where it stands in the chain, and whether that holds."""
     if problem:
-        return [(f"chain     not known: {clean(problem)}", WARNING)]
+        return [(f"chain     not known: {brief(problem)}", WARNING)]
     if position is None:
         return [("chain     being hashed anew …", DIM)]
     lines: list[Paragraph] = [
@@ -246,7 +236,8 @@ def chain_lines(position: ChainPosition | None, problem: str) -> list[Paragraph]
             f"          {clean(link.hash)}",
         )
     ]
-    lines += [(f"          PROBLEM: {clean(each)}", BAD) for each in position.problems]
+    if position.problems:
+        lines.append(("          DOES NOT HOLD: see above", BAD))
     if not position.problems:
         partly = "" if position.whole else " (its seal is further away)"
         many = "1 record was" if position.checked == 1 else f"{position.checked} records from there on were"

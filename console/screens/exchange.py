@@ -1,31 +1,31 @@
 """One exchange as it streams: prompt, answer growing, options, timings, the limits it is under. Looking is recorded.
 
-Rule: nothing is drawn when a piece comes, only four times a second. Where the tie breaks, what was read stays, and the
-title says that it goes on no longer.
+Rule: nothing is drawn when a piece comes, only four times a second. What grows stays in sight, the request stands below
+it. Where the tie breaks, what was read stays, and the title says that it goes on no longer.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import ClassVar
 
 from textual.binding import Binding, BindingType
 
 from common import protocol, times
-from common.protocol import CancelRequest, LiveExchange, LiveNews, LiveTarget
+from common.protocol import CancelRequest, EndedRow, LiveExchange, LiveNews, LiveRow, LiveTarget
 from common.untrusted import clean, clean_block
+from console import states
 from console.client import Refused, Unreachable
-from console.palette import BAD, BOLD, DIM, GOOD, TITLE, WARNING
+from console.palette import BAD, BOLD, DIM, GOOD, KEY, PLAIN, TITLE, WARNING
 from console.screens.overlay import Overlay, Paragraph
-from console.screens.page import why
+from console.screens.page import AWAY, why
+from console.screens.reading import FIRST, GROWS, Text, brief, facts, laid_out, since
 from console.widgets.head import rate
-from console.widgets.lines import Part
+from console.widgets.lines import Line, Part
 
-if TYPE_CHECKING:
-    from console.app import Lodge
-
-TICK = 0.25
+RETRY = 0.5  # seconds between two attempts to follow it
 
 
 class ExchangeScreen(Overlay):
@@ -33,41 +33,50 @@ class ExchangeScreen(Overlay):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("c", "cancel", "Cancel"),
-        Binding("f", "follow", "Follow the end"),
+        Binding("enter", "record", "Its record"),
+        Binding("f", "follow", "Follow the answer"),
+        Binding("m", "more", "More"),
         Binding("t", "thinking", "Thinking", show=False),
-        Binding("question_mark", "help", "Help", key_display="?"),
     ]
 
     def __init__(self, request_id: str) -> None:
         super().__init__(f"req {request_id[:8]}", follow=True)
+        self.heading.styles.height = 2
         self.request_id = request_id
         self.exchange: LiveExchange | None = None
-        self._row: Any = None
+        self._row: LiveRow | None = None
         self._answer: list[str] = []
         self._thinking: list[str] = []
         self._skipped = False
-        self._ended: Any = None
-        self._broken = ""
+        self._ended: EndedRow | None = None
+        self._room = FIRST
+        self._left_out = 0
+        self._gone = ""  # why the daemon does not let it be followed
+        self._lost_at: float | None = None  # since when the tie is broken, monotonic seconds
         self._changed = True
         self._shows_thinking = True
 
-    @property
-    def lodge(self) -> Lodge:
-        """The program."""
-        return cast("Lodge", self.app)
-
     def on_mount(self) -> None:
         self.run_worker(self._follow(), group="follow")
-        self.set_interval(TICK, self.tick)
 
     async def _follow(self) -> None:
-        try:
-            async with aclosing(self.lodge.channel.items(protocol.LIVE_FOLLOW, LiveTarget(self.request_id))) as news:
-                async for message in news:
-                    self._take(message)
-        except (Refused, Unreachable) as error:
-            self._broken = why(error)
+        """To its end; where the tie breaks, on when the daemon is there again: the exchange may have gone on."""
+        while self._ended is None and not self._gone:
+            try:
+                asked = LiveTarget(self.request_id)
+                async with aclosing(self.lodge.channel.items(protocol.LIVE_FOLLOW, asked)) as news:
+                    async for message in news:
+                        self._lost_at = None
+                        self._take(message)
+            except Refused as error:
+                self._gone = why(error)
+                self.refresh_bindings()
+            except Unreachable:
+                pass
             self._changed = True
+            if self._ended is None and not self._gone:
+                self._lost_at = self._lost_at or self.lodge.monotonic()
+                await asyncio.sleep(RETRY)
 
     def _take(self, news: LiveNews) -> None:
         self._changed = True
@@ -79,28 +88,33 @@ class ExchangeScreen(Overlay):
         self._answer.append(news.gained)
         self._thinking.append(news.thinking)
         self._skipped = self._skipped or news.skipped
-        self._ended = news.ended or self._ended
+        if news.ended is not None:
+            self._ended = news.ended
+            self.refresh_bindings()
 
     # -- drawing -------------------------------------------------------------------------------------------------------
 
-    def tick(self) -> None:
+    def tick_body(self) -> None:
         """Draw what came since the last time."""
-        self.heading.show([self._heading()])
-        if self._changed and self.is_current:
+        self.heading.show(self._heading())
+        if self._changed:
             self._changed = False
-            self.view.show(self._paragraphs())
+            self._draw()
 
-    def _heading(self) -> list[Part]:
-        parts: list[Part] = [(f"req {clean(self.request_id[:8])}", TITLE)]
+    def _heading(self) -> list[Line]:
+        """How it stands; whose it is, with which model, from where."""
+        parts: list[Part] = [(f"req {clean(self.request_id[:8])}", TITLE), " · "]
         row, ended = self._row, self._ended
-        parts.append(" · ")
         if ended is not None:
-            style = GOOD if ended.state == "ok" else BAD
-            parts += [("ENDED ", DIM), (clean(ended.state), style), f" after {times.short(ended.elapsed)}"]
+            style = GOOD if ended.state == "ok" else states.style(ended.state)
+            parts += [("ENDED ", DIM), (states.word(ended.state), style), f" after {times.short(ended.elapsed)}"]
             if ended.error:
-                parts += [(f": {clean(ended.error)}", BAD)]
-        elif self._broken:
-            parts += [(f"NOT FOLLOWED: {clean(self._broken)}", BAD)]
+                parts += [(f": {brief(ended.error)}", BAD)]
+        elif self._gone:
+            parts += [("NO LONGER RUNS", BAD), "; ", ("Enter", KEY), " shows its record"]
+        elif self._lost_at is not None:
+            age = times.short(max(0.0, self.lodge.monotonic() - self._lost_at))
+            parts += [(f"NOT FOLLOWED for {age}; goes on when the daemon is LIVE again", BAD)]
         elif row is not None:
             waited = max(0.0, self.lodge.now() - times.from_iso(row.received) / 1e6)
             word = f"q#{row.position}" if row.state == "queued" else row.state
@@ -109,60 +123,84 @@ class ExchangeScreen(Overlay):
                 parts += [f" · {rate(row.tokens_per_second)} tok/s"]
         else:
             parts += [("asking the daemon …", DIM)]
-        if row is not None:
-            parts += [f" · {clean(row.user)} · {clean(row.model)} on {clean(row.upstream)}"]
-        return parts
+        if row is None:
+            return [parts]
+        words = (row.user, f"{brief(row.model)} on {brief(row.upstream)}", row.address, row.client_label)
+        return [parts, [(" · ".join(brief(word) for word in words if word), DIM)]]
 
-    def _paragraphs(self) -> list[Paragraph]:
-        exchange = self.exchange
+    def _draw(self) -> None:
+        exchange, left_out = self.exchange, 0
         if exchange is None:
-            return [(clean_block(self._broken), BAD)] if self._broken else []
+            self.view.show([(clean_block(self._gone), BAD)] if self._gone else [])
+            return
+        shown: list[Paragraph] = []
+        texts = [Text("PROMPT", exchange.prompt), Text("THINKING", "".join(self._thinking), DIM)]
+        if not (self._shows_thinking and texts[1].words):
+            del texts[1]
+        skipped = " (its beginning, or a part of it, is left out here)" if self._skipped else ""
+        texts.append(Text(f"ANSWER{skipped}", "".join(self._answer)))
+        for text in texts:
+            lines, more = laid_out(text, self._room, its_end=text.title != "PROMPT")
+            shown += [*lines, ""]
+            left_out += more
+        self.view.show([*shown, *self._record(exchange)], follow_to=len(shown) - 1)
+        if bool(left_out) != bool(self._left_out):
+            self.refresh_bindings()
+        self._left_out = left_out
+
+    def _record(self, exchange: LiveExchange) -> list[Paragraph]:
+        """What stands below: from where, what else it asks for, what it is under."""
         row = exchange.row
-        asked = f" (asked for as {exchange.model_asked})" if exchange.model_asked != row.model else ""
-        facts: list[Paragraph] = [
-            (f"request   {row.request_id}  {row.route}  {'stream' if row.stream else 'whole'}{asked}", DIM),
-            (f"from      {row.address}  {row.client_label}  {exchange.user_agent}", DIM),
-            (f"key       {row.key or 'none (login)'}", DIM),
-            (f"timings   {_timings(exchange, self._row)}", DIM),
-        ]
-        if exchange.options:
-            facts.append((f"options   {json.dumps(exchange.options, ensure_ascii=False)}", DIM))
+        asked = f" (asked for as {brief(exchange.model_asked)})" if exchange.model_asked != row.model else ""
+        whence = (row.address, row.client_label, exchange.user_agent)
+        options = json.dumps(exchange.options, ensure_ascii=False) if exchange.options else ""
+        lines: list[Paragraph] = [("REQUEST", BOLD)]
+        lines += facts(
+            [
+                ("timings", _timings(exchange, self._row or row)),
+                ("options", options),
+                ("request", f"{row.request_id}  {row.route}  {'stream' if row.stream else 'whole'}{asked}"),
+                ("from", "  ".join(brief(each) for each in whence if each)),
+                ("key", row.key or "none (login)"),
+            ]
+        )
         for use in exchange.limits:
             full = use.max > 0 and use.used >= use.max
-            words = f"limit     {use.target}: {use.limit.replace('_', ' ')} {use.used} of {use.max}"
-            facts.append((words, WARNING if full else DIM))
-        answer = "".join(self._answer)
-        thinking = "".join(self._thinking)
-        text: list[Paragraph] = [*facts, "", ("PROMPT", BOLD), exchange.prompt, ""]
-        if thinking and self._shows_thinking:
-            text += [("THINKING", BOLD), (thinking, DIM), ""]
-        text.append(("ANSWER" + (" (its beginning, or a part of it, is left out here)" if self._skipped else ""), BOLD))
-        text.append(answer)
-        cleaned: list[Paragraph] = []
-        for each in text:
-            words, style = (each, None) if isinstance(each, str) else each
-            # A paragraph a line: what stands above the last line is not wrapped again when the answer grows.
-            lines = clean_block(words).split("\n")
-            cleaned.extend(lines if style is None else [(line, style) for line in lines])
-        return cleaned
+            words = f"{use.used} of {use.max} {use.limit.replace('_', ' ')}, {use.target}"
+            lines += facts([("limit", words, WARNING if full else PLAIN)])
+        return lines
 
     # -- keys ----------------------------------------------------------------------------------------------------------
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """What has ended cannot be cancelled, but has a record; there is more only where something is left out."""
+        if action == "more":
+            return bool(self._left_out)
+        if action in ("cancel", "record"):
+            return (self._ended is None and not self._gone) == (action == "cancel")
+        return True
+
+    def action_record(self) -> None:
+        from console.screens.audited import AuditedScreen
+
+        self.app.switch_screen(AuditedScreen(self.request_id))
+
+    def action_more(self) -> None:
+        self._room *= GROWS
+        self._changed = True
+
     def action_follow(self) -> None:
-        self.view.action_to_end()
+        self.view.follow_on()
 
     def action_thinking(self) -> None:
         self._shows_thinking = not self._shows_thinking
         self._changed = True
 
-    def action_help(self) -> None:
-        self.lodge.show_help()
-
     def action_cancel(self) -> None:
-        if self._ended is not None:
-            self.prompt.say("it has ended already")
-        else:
+        if self.lodge.link.is_live:
             self.run_worker(self._cancel())
+        else:
+            self.lodge.say(AWAY, "away")
 
     async def _cancel(self) -> None:
         whose = f" of {self._row.user}" if self._row is not None else ""
@@ -175,17 +213,7 @@ class ExchangeScreen(Overlay):
             self.prompt.say(why(error), "bad")
 
 
-def _timings(exchange: LiveExchange, row: Any) -> str:
-    """What took how long, from the moments that are known."""
-    moments = [
-        ("received", row.received),
-        ("admitted", exchange.admitted),
-        ("seated", row.seated),
-        ("first byte", row.first_byte),
-    ]
-    start = times.from_iso(row.received)
-    known = [(name, moment) for name, moment in moments if moment]
-    return "  ".join(
-        f"{name} {moment[11:19]}Z" if i == 0 else f"{name} +{(times.from_iso(moment) - start) / 1e6:.2f}s"
-        for i, (name, moment) in enumerate(known)
-    )
+def _timings(exchange: LiveExchange, row: LiveRow) -> str:
+    """What took how long, from the moments that are known: within a line of 80 cells."""
+    known = [("admitted", exchange.admitted), ("seated", row.seated), ("first byte", row.first_byte)]
+    return f"{row.received[11:19]}Z  {since(known, row.received)}"

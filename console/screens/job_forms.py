@@ -45,7 +45,7 @@ def a_moment(text: str) -> str:
 async def export(page: Page, search: str = "") -> None:
     """Ask what, in which form and where to; then begin it."""
     fields = [
-        Field("search", "What", search, hint=_what, check=problem_of),
+        Field("search", "What", search, hint=_what, check=problem_of, wide=True),
         Field("format", "Format", "csv", hint="csv or jsonl", check=a_format, choices=FORMATS),
         Field("file", "File", "", hint=_where),
     ]

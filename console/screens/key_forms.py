@@ -1,6 +1,6 @@
 """What is asked before a key is issued or rotated, and the box that shows its secret, once.
 
-Rule: the secret goes from the daemon's answer into that box; nobody keeps it.
+Rule: the secret goes from the daemon's answer into that box (`secret_boxes.py`); nobody keeps it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from common.untrusted import clean
 from console import entries
 from console.mirror import Row
 from console.moments import day_and_time
-from console.screens.page import Page
+from console.screens.page import TablePage
+from console.screens.secret_boxes import after_rotation, show_key
 from console.widgets.form import Field
 
 
@@ -46,7 +47,7 @@ def key_question(typed: dict[str, str]) -> KeysIssue:
     )
 
 
-async def issue_key(page: Page, email: str) -> None:
+async def issue_key(page: TablePage, email: str) -> None:
     """Ask, issue, show."""
     users = sorted(row["email"] for row in page.lodge.link.mirror.rows["user"].values())
     if not users:
@@ -60,12 +61,14 @@ async def issue_key(page: Page, email: str) -> None:
     done = await page.fill_until_done("Issue a key", issue_fields(email, users), [], issue)
     if done is not None:
         question, issued = done
+        page.follow(lambda key_id, _: key_id == issued.id, made=True)
+        page.tick()
         heading = f"The key {clean(issued.id)} ({clean(question.label)}) of {clean(question.user)}"
-        await _show(page, heading, issued.id, issued.key, "Shown this once: only its hash is kept.")
+        await show_key(page.lodge, heading, issued.id, issued.key, "")
         page.say(f"key {clean(issued.id)} is issued to {clean(question.user)}", "good")
 
 
-async def rotate_key(page: Page, key: Row) -> None:
+async def rotate_key(page: TablePage, key: Row) -> None:
     """Ask how long the old secret works on, rotate, show."""
     key_id, label, user = key["id"], key["label"], key["user"]
     paragraphs = [
@@ -87,15 +90,10 @@ async def rotate_key(page: Page, key: Row) -> None:
 
     rotated = await page.fill_until_done(f"Rotate the key {key_id} ({label}) of {user}?", fields, paragraphs, rotate)
     if rotated is not None:
-        until = rotated.previous_until
-        old = f"The old secret works until {day_and_time(until)}." if until else "The old secret no longer works."
-        await _show(page, f"The new key {key_id} ({label}) of {user}", key_id, rotated.key, f"Shown this once. {old}")
+        heading = f"The new key {key_id} ({label}) of {user}"
+        await show_key(page.lodge, heading, key_id, rotated.key, after_rotation(rotated.previous_until))
         page.say(f"key {key_id} of {user} is rotated", "good")
 
 
 def _grace_hint(text: str) -> str:
     return "0: the old secret ends at once" if times.seconds_of(text) == 0 else "then the old secret ends"
-
-
-async def _show(page: Page, heading: str, key_id: str, secret: str, note: str) -> None:
-    await page.lodge.show_secret(heading, secret, note, file_name=entries.file_name(f"gatelodge-key-{key_id}.txt"))

@@ -1,7 +1,7 @@
 """Keys: who has which, until when, last used when and from where; issue, rotate, revoke.
 
 Rule: a secret is in one answer and in one box, once, and nowhere else in this program. Keys that are over are left out
-until somebody asks for them.
+until somebody asks for them; one that was revoked here stays in sight until one leaves the page.
 """
 
 from __future__ import annotations
@@ -63,6 +63,7 @@ class KeysPage(TablePage):
         super().__init__()
         self._with_over = False
         self._over = 0
+        self._revoked: frozenset[str] = frozenset()  # here, since the page came into sight
 
     # -- cells ---------------------------------------------------------------------------------------------------------
 
@@ -100,12 +101,16 @@ class KeysPage(TablePage):
 
     def rows(self) -> Mapping[str, Row]:
         keys = self.lodge.link.mirror.rows["key"]
-        good = {key_id: key for key_id, key in keys.items() if not _ORDER.get(self._state_of(key), 0)}
-        self._over = len(keys) - len(good)
-        return keys if self._with_over else good
+        over = {key_id for key_id, key in keys.items() if _ORDER.get(self._state_of(key), 0)}
+        left_out = set() if self._with_over else over - self._revoked
+        self._over = len(over if self._with_over else left_out)
+        return {key_id: key for key_id, key in keys.items() if key_id not in left_out}
 
     def version(self) -> Any:
-        return super().version(), self._with_over
+        return super().version(), self._with_over, self._revoked
+
+    def hidden(self) -> None:
+        self._revoked = frozenset()
 
     def group(self, row: Row) -> Any:
         return _ORDER.get(self._state_of(row), 0)
@@ -170,6 +175,7 @@ class KeysPage(TablePage):
 
     def action_all(self) -> None:
         self._with_over = not self._with_over
+        self._revoked = frozenset()
         self.tick()
 
     def action_user(self) -> None:
@@ -205,7 +211,7 @@ class KeysPage(TablePage):
         self._on_good(self._revoke)
 
     def _on_good(self, work: Any) -> None:
-        if self.chosen and self.may_change():
+        if self.chosen and self.may_act():
             key_id, key = self.chosen
             state = self._state_of(key)
             if _ORDER.get(state, 0):
@@ -224,6 +230,7 @@ class KeysPage(TablePage):
         ]
         if await self.lodge.confirm(f"Revoke the key {key_id} ({label}) of {user}?", consequences):
             target = KeyTarget(key_id, version=key["version"])
+            self._revoked |= {key_id}  # the cursor stays on it, and on no other key
             if await self.ask(protocol.KEYS_REVOKE, target) is not None:
                 self.say(f"{key_id} ({label}) of {user} is revoked", "good")
 

@@ -16,9 +16,9 @@ from common import protocol, times
 from common.protocol import LIMIT_FIELDS, LimitRow, LimitsSet, LimitsShow, LimitsTried, LimitsTry, LimitValues
 from console import entries
 from console.client import Refused, Unreachable
-from console.palette import BAD, DIM, WARNING
-from console.screens.page import CHANGED_MEANWHILE, why
-from console.widgets.form import Field, Form
+from console.palette import DIM, WARNING
+from console.screens.page import CHANGED_MEANWHILE
+from console.widgets.form import Field
 from console.widgets.gauges import TITLES
 from console.widgets.trial import DAY, Trial, change_paragraphs
 
@@ -82,15 +82,12 @@ async def edit_limits(page: LimitsPage, line: LimitLine) -> bool:
     """The form, the trial, the change; whether it was made."""
     from console.screens.limits import limit_lines, seen
 
-    values, problem = LimitValues(), ""
+    values, trouble = LimitValues(), None
     while True:
         empty = "the default holds" if line.inherits else "unlimited"
         said: list[str | tuple[str, Style]] = [(f"A number (also 50k, 2m), or unlimited. Empty: {empty}.", DIM)]
-        if problem:
-            said.append((problem, BAD))
-        typed = await page.app.push_screen_wait(
-            Form(f"Limits of {line.target}", limit_fields(line, values), said, done="try them")
-        )
+        title = f"Limits of {line.target}"
+        typed = await page.lodge.fill(title, limit_fields(line, values), said, done="try them", trouble=trouble)
         if typed is None:
             return False
         values = entries.changed_limits(line.own, typed)
@@ -100,12 +97,12 @@ async def edit_limits(page: LimitsPage, line: LimitLine) -> bool:
         answer = await page.app.push_screen_wait(_trial(page, line, values))
         if answer == "no":
             return False
-        problem = ""
+        trouble = None
         if answer == "apply":
             try:
                 await page.attempt(protocol.LIMITS_SET, LimitsSet(line.target, values, seen=seen(line)))
             except (Refused, Unreachable) as error:
-                problem = f"Not done: {why(error)}."
+                trouble = page.trouble(error, "what you did not type is as it is now")
                 if isinstance(error, Refused) and error.code == CHANGED_MEANWHILE:
                     # The second look: what was typed stays, what was not shows what somebody else made of it.
                     found = await page.ask(protocol.LIMITS_SHOW, LimitsShow(line.target))

@@ -27,6 +27,7 @@ from console.screens.page import TablePage, why
 from console.widgets.facts import paragraphs, title
 from console.widgets.gauges import colour, gauge, gauges, in_short, share, spent
 from console.widgets.lines import Line
+from console.widgets.trial import Paragraph, return_paragraphs
 
 EVERY = 2.0  # seconds between two questions
 MOST = 500  # uses that are asked for
@@ -43,6 +44,7 @@ class LimitLine:
     own: Mapping[str, int | str]
     in_force: Mapping[str, int | str | None]
     uses: tuple[Row, ...]
+    configured: Mapping[str, int | str | None] | None = None  # of `default`
 
     @property
     def fullest(self) -> Row | None:
@@ -134,8 +136,8 @@ class LimitsPage(TablePage):
     def _details(self, line: LimitLine) -> list[Line]:
         kind = line.target.partition(":")[0]
         means = {
-            "default": "for each user by itself, unless the user has its own",
-            "user": "its own; where it says nothing, the default",
+            "default": "each user's, but for those who have their own",
+            "user": "its own; where it has none, the default",
             "key": "in addition to those of its user",
             "model": "one window shared by all who ask this model",
             "address": "one window shared by all who come from there",
@@ -200,6 +202,10 @@ class LimitsPage(TablePage):
         self._pinned, self._wanted = target, True
         self._again.set()
 
+    def _keep(self, target: str) -> None:
+        """It stays in the list, whatever it says and uses from now on: the cursor stays on what was acted on."""
+        self._pinned, self._wanted = target, False
+
     # -- keys ----------------------------------------------------------------------------------------------------------
 
     def offers(self) -> Sequence[str]:
@@ -222,10 +228,11 @@ class LimitsPage(TablePage):
         await self.lodge.go_to("users", find=email)
 
     def action_edit(self) -> None:
-        if self.chosen and self.may_change():
+        if self.chosen and self.may_act():
             self.begin(self._edit(self.chosen[1]))
 
     async def _edit(self, line: LimitLine) -> None:
+        self._keep(line.target)
         if await edit_limits(self, line):
             self.say(f"the limits of {line.target} are changed: the next request is under them", "good")
             self._again.set()
@@ -239,11 +246,15 @@ class LimitsPage(TablePage):
         if row is not None:
             found = limit_lines([msgspec.to_builtins(row)], [])
             line = next(iter(found.values()))
-            self.look_at(line.target)
+            self.apply_filter("")
+            self._lines = {line.target: line} | self._lines
+            self._answers += 1
+            self.tick()
+            self.table.select(line.target)
             await self._edit(line)
 
     def action_clear(self) -> None:
-        if self.chosen and self.may_change():
+        if self.chosen and self.may_act():
             target, line = self.chosen
             if line.own:
                 self.begin(self._clear(target, line))
@@ -251,20 +262,31 @@ class LimitsPage(TablePage):
                 self.say(f"{target} has no limits of its own: the default holds")
 
     async def _clear(self, target: str, line: LimitLine) -> None:
-        after = {
-            "default": "The values of the configuration are back.",
-            "user": "The default holds again: " + (in_short(self._default()) or "unlimited") + ".",
-        }.get(target.partition(":")[0], "Nothing limits it by itself any more.")
-        said = in_short(line.own) or "unlimited"
-        if await self.lodge.confirm(f"Clear the limits of {target}?", [f"Its own go: {said}.", after]):
-            question = LimitTarget(target, seen=seen(line))
-            if await self.ask(protocol.LIMITS_CLEAR, question) is not None:
-                self.say(f"the limits of {target} are cleared", "good")
-                self._again.set()
+        if not await self.lodge.confirm(f"Clear the limits of {target}?", self._cleared(line)):
+            return
+        self._keep(target)
+        if await self.ask(protocol.LIMITS_CLEAR, LimitTarget(target, seen=seen(line))) is not None:
+            self.say(f"the limits of {target} are cleared: the next request is under what holds now", "good")
+            self._again.set()
 
-    def _default(self) -> Mapping[str, int | str | None]:
-        line = self._lines.get("default")
-        return line.in_force if line else {}
+    def _cleared(self, line: LimitLine) -> list[Paragraph]:
+        """What comes back, limit by limit."""
+        if line.target == "default":
+            return [
+                "The values of the configuration come back, for every user who has none of their own:",
+                "",
+                *return_paragraphs(line.own, line.configured or {}, "configuration"),
+            ]
+        default = self._lines.get("default")
+        if line.inherits:
+            after, whose, then = "the default holds for this user", "default", default.in_force if default else {}
+        else:
+            after, whose, then = "nothing limits it by itself", "", {}
+        return [
+            f"Its own limits go; from the next request on {after}:",
+            "",
+            *return_paragraphs(line.own, then, whose),
+        ]
 
 
 def seen(line: LimitLine) -> LimitValues:
@@ -285,7 +307,7 @@ def limit_lines(limits: Sequence[Row], uses: Sequence[Row]) -> dict[str, LimitLi
         if row["target"] == "default":
             default = in_force
         found = used.pop(row["target"], None) or row.get("use") or ()
-        lines[row["target"]] = LimitLine(row["target"], own, in_force, tuple(found))
+        lines[row["target"]] = LimitLine(row["target"], own, in_force, tuple(found), row.get("configured"))
     for target, its in used.items():  # users under the default
         lines[target] = LimitLine(target, {}, default if target.startswith("user:") else {}, tuple(its))
     return lines

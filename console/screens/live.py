@@ -15,30 +15,19 @@ from textual.binding import Binding, BindingType
 
 from common import protocol, times
 from common.protocol import CancelRequest
+from console import states
 from console.columns import Cell, Column
 from console.mirror import Row
 from console.palette import BAD, BOLD, DIM, GOOD, PLAIN, WAITING, WARNING
 from console.screens.page import TablePage
+from console.screens.user_details import how_to_register
+from console.widgets.facts import PANE, facts, paragraphs
 from console.widgets.head import POINT, rate
-from console.widgets.lines import Line, Part
+from console.widgets.lines import Line
 from console.widgets.plots import plot
 
 STALLED = 5.0  # seconds without a piece from which a running exchange is called STALL
 KEPT = 10.0  # seconds that an ended exchange stays in the list
-ENDED = {
-    "ok": "ok",
-    "client_left": "left",
-    "cancelled_by_admin": "cancelled",
-    "upstream_error": "up-error",
-    "timeout_connect": "timeout",
-    "timeout_first_byte": "timeout",
-    "timeout_idle": "timeout",
-    "timeout_total": "timeout",
-    "queue_timeout": "timeout",
-    "user_disabled": "disabled",
-    "credential_revoked": "revoked",
-    "budget_spent": "budget",
-}
 
 
 @dataclass(frozen=True)
@@ -143,14 +132,9 @@ class LivePage(TablePage):
         mirror = self.lodge.link.mirror
         if mirror.rows["user"]:
             return ("Nothing runs and nothing waits.", "A request appears here the moment it is admitted.")
-        where = self.lodge.address or "http://HOST:7000"
         if mirror.rows["registration"]:
             return ("Somebody waits to be let in: press 2, and approve them.",)
-        return (
-            "Nobody has registered yet. Tell them to",
-            f"  POST {where}/auth/register   " + '{"email": "…", "password": "…"}',
-            "and approve them on the page Users (press 2), or create a user there.",
-        )
+        return how_to_register(self.lodge.address, "Approve them on the page Users: press 2. Or create a user there.")
 
     def detail(self, row: LiveLine) -> Sequence[Line]:
         return detail_lines(row)
@@ -169,12 +153,18 @@ class LivePage(TablePage):
         if self.chosen is None:
             return
         row_id, line = self.chosen
-        if line.group == 2:
-            self.action_audit()
-            return
-        from console.screens.exchange import ExchangeScreen
+        if line.group != 2:
+            from console.screens.exchange import ExchangeScreen
 
-        self.app.push_screen(ExchangeScreen(row_id))
+            self.app.push_screen(ExchangeScreen(row_id))
+        elif request_id := line.row["request_id"]:
+            from console.screens.audited import AuditedScreen
+
+            self.app.push_screen(AuditedScreen(request_id))
+        else:  # refusals are counted, and have no record that could be asked for by an id
+            from console.screens.overlay import Overlay
+
+            self.app.push_screen(Overlay("refused", paragraphs(detail_lines(line)[1:])))
 
     def action_cancel(self) -> None:
         if self.chosen is None:
@@ -182,7 +172,7 @@ class LivePage(TablePage):
         row_id, line = self.chosen
         if line.group == 2:
             self.say(f"{row_id[:8]} has ended already")
-        elif self.may_change():
+        elif self.may_act():
             self.begin(self.cancel(row_id, line))
 
     async def cancel(self, request_id: str, line: LiveLine) -> None:
@@ -244,24 +234,22 @@ def _place(row: Row) -> str:
 
 def ended_line(row: Row) -> LiveLine:
     """What the row of an ended exchange, or of refusals, says."""
-    if row["state"] == "refused":
-        state, style = "refused", WARNING
-    else:
-        state = ENDED.get(row["state"], str(row["state"]))
-        style = DIM if row["state"] in ("ok", "client_left") else BAD
-    return LiveLine(row, state, style, 2, row["tokens_per_second"], row["tokens_out"], row["elapsed"])
+    name = row["state"]
+    style = DIM if name == "ok" else states.style(name)  # it steps back beside what runs
+    return LiveLine(row, states.word(name), style, 2, row["tokens_per_second"], row["tokens_out"], row["elapsed"])
 
 
 def _clock(moment: str | None) -> str:
     return f"{moment[11:19]}Z" if moment else ""
 
 
-def detail_lines(line: LiveLine) -> list[list[Part]]:
+def detail_lines(line: LiveLine) -> list[Line]:
     """One exchange in the pane beside the table."""
     row = line.row
+    state = states.full(row["state"]) if line.group == 2 else line.state
     pairs: list[tuple[str, Any]] = [
         ("request", row["request_id"]),
-        ("state", line.state if not row.get("error") else f"{line.state}: {row['error']}"),
+        ("state", f"{state}: {row['error']}" if row.get("error") else state),
         ("user", row["user"]),
         ("model", row["model"]),
         ("upstream", row["upstream"]),
@@ -278,6 +266,4 @@ def detail_lines(line: LiveLine) -> list[list[Part]]:
     ]
     if line.group == 1 and row.get("estimated_wait") is not None:
         pairs.append(("seat in about", times.short(row["estimated_wait"])))
-    lines: list[list[Part]] = [[("DETAILS", BOLD)]]
-    lines += [[(f"{name:<14}", DIM), str(value)] for name, value in pairs if value not in (None, "")]
-    return lines
+    return [[("DETAILS", BOLD)], *facts(pairs, room=PANE)]

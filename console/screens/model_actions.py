@@ -5,18 +5,20 @@ Rule: each gets its target as it was at the key press.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 from rich.style import Style
 
 from common import protocol
-from common.protocol import ModelTarget, Nothing, UpstreamsSeats, UpstreamTarget
+from common.protocol import ModelAccess, ModelTarget, Nothing, UpstreamsSeats, UpstreamTarget
 from common.untrusted import clean, clean_block
 from console.cells import fit
 from console.mirror import Row
 from console.palette import BOLD, DIM, PLAIN
 from console.widgets.form import Field
+from console.widgets.lines import Line
 
 if TYPE_CHECKING:
     from console.screens.models import ModelsPage
@@ -47,16 +49,29 @@ def _short(value: object) -> str:
     return text if len(text) <= 2000 else text[:2000] + "…"
 
 
+def who_may(rows: Sequence[ModelAccess]) -> list[Line]:
+    """The same in few words, for the pane beside the table: a line a user, by login or with which keys."""
+    users: dict[str, list[str]] = {}
+    for row in rows:
+        ways = users.setdefault(clean(row.user), [])
+        ways.append("login" if row.by == "login" else clean(row.label) or row.key or "a key")
+    lines: list[Line] = [[(f"WHO MAY ({len(users)})", BOLD)]]
+    for user, ways in users.items():
+        lines.append([fit(user, 27) + " ", (", ".join(ways), DIM)])
+    return lines if users else [[("WHO MAY", BOLD)], ["nobody"]]
+
+
 async def access(page: ModelsPage, target: ModelTarget) -> None:
     """Who may use a model."""
     rows = await page.ask(protocol.MODELS_ACCESS, target)
     if rows is None:
         return
-    lines: list[Paragraph] = [(f"{'USER':<32}{'BY':<8}{'KEY':<14}{'LABEL':<22}BECAUSE", BOLD)]
+    room = min(44, max(20, page.app.size.width - 58))
+    lines: list[Paragraph] = [(f"{fit('USER', room)} {fit('KEY', 11)}{fit('LABEL', 17)}BECAUSE", BOLD)]
     for row in rows:
         because = "every model is allowed" if row.pattern is None else f"pattern {clean(row.pattern)}"
-        cells = [fit(clean(row.user), 31), fit(row.by, 7), fit(row.key or "", 13), fit(clean(row.label), 21), because]
-        lines.append(" ".join(cells))
+        cells = fit(clean(row.label), 16), because
+        lines.append(" ".join((fit(clean(row.user), room), fit(row.key or row.by, 10), *cells)))
     if not rows:
         lines = ["Nobody: no active user, and no key whose patterns let it in."]
     note = "Limits, addresses and expiry of keys may narrow it further. Patterns are edited with the keys (3)."

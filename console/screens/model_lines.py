@@ -13,7 +13,9 @@ from console.mirror import Row
 from console.moments import age, time_left
 from console.palette import BAD, BOLD, GOOD, PLAIN, WAITING, WARNING
 from console.pulls import Pull
+from console.widgets.plots import bar
 
+BAR = 5  # cells of a pull's progress in its line
 STATES = {"ok": GOOD, "down": BAD, "unknown": WARNING, "drained": WARNING, "loaded": GOOD, "failed": BAD}
 
 
@@ -81,7 +83,7 @@ def pull_line(pull: Pull, upstream: str, order: int) -> Row:
         "size": pull.total,
         "vram": None,
         "until": "",
-        "about": pull.words(),
+        "about": pull.words() if pull.problem else f"{bar(pull.part or 0.0, BAR)} {pull.words()}",
         "style": BAD if pull.problem else PLAIN,
         "row": {"pull": pull},
     }
@@ -137,7 +139,7 @@ def _is_moment(text: str | None) -> bool:
 COLUMNS: tuple[Column, ...] = (
     Column("STATE", lambda line: (line["state"], STATES.get(line["state"], WAITING)), 8),
     Column("BUSY", lambda line: line["busy"], 6, right=True),
-    Column("DELAY", lambda line: _delay(line["latency"]), 5, right=True),
+    Column("DELAY", lambda line: _delay(line["latency"]), 5, right=True, rank=1),
     Column(
         "NAME",
         lambda line: (line["name"], BOLD) if line["kind"] == "upstream" else line["name"],
@@ -153,7 +155,7 @@ COLUMNS: tuple[Column, ...] = (
         sort=lambda line: line["size"],
         descending=True,
     ),
-    Column("VRAM", lambda line: "" if line["vram"] is None else bytes_of(line["vram"]), 7, right=True),
-    Column("UNLOADS", lambda line: line["until"], 7, right=True, rank=1),
+    Column("VRAM", lambda line: "" if line["vram"] is None else bytes_of(line["vram"]), 7, right=True, rank=2),
+    Column("UNLOADS", lambda line: line["until"], 7, right=True, rank=3),
     Column("ABOUT", lambda line: (line["about"], line["style"]), 15, most=60),
 )

@@ -6,6 +6,7 @@ A pull goes on behind every other page, but ends with the console: quitting asks
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
@@ -20,15 +21,19 @@ from common.protocol import ModelsList, ModelTarget
 from common.untrusted import clean
 from console.cells import wrap
 from console.client import Refused, Unreachable
+from console.figures import progress
 from console.mirror import Row, cleaned
-from console.palette import BAD, BOLD, DIM, WARNING
+from console.palette import BAD, BOLD, DIM, GOOD, WARNING
 from console.pulls import Pull
 from console.screens import model_actions
 from console.screens.model_lines import COLUMNS, facts_of, model_line, pull_line, upstream_line
-from console.screens.page import TablePage, why
+from console.screens.page import WIDE, TablePage, why
 from console.widgets.lines import Line, Part
 
 LOOK_EVERY = 10.0  # seconds between two looks at the models
+PULLS = "ollama"  # the kind of upstream whose models can be pulled and deleted
+REST = 0.3  # seconds that the cursor rests on a model before it is asked who may use it
+BAR = 16  # cells of a pull's progress in the status line
 
 
 class ModelsPage(TablePage):
@@ -62,6 +67,8 @@ class ModelsPage(TablePage):
         self._looking = False
         self._problem = ""
         self._version = 0
+        self._who_may: Sequence[Line] = ()
+        self._who_may_of: tuple[Any, ...] = ()
 
     # -- the rows ------------------------------------------------------------------------------------------------------
 
@@ -92,6 +99,7 @@ class ModelsPage(TablePage):
         if old and self.lodge.link.is_live and not self._looking:
             self.look()
         super().tick()
+        self._look_who_may()
 
     def look(self) -> None:
         """Ask for the models now."""
@@ -118,8 +126,11 @@ class ModelsPage(TablePage):
     def status(self) -> Line:
         parts: list[Part] = [*super().status()]
         running = [pull for pull in self.pulls.values() if not pull.problem]
+        for pull in running[:1]:
+            parts += [f" · pull of {clean(pull.model)} ", (progress(pull.part, BAR), GOOD)]
         if running:
-            parts.append((f" · {len(running)} pull{'' if len(running) == 1 else 's'}: quitting ends them", WARNING))
+            more = "" if len(running) == 1 else f" and {len(running) - 1} more"
+            parts.append((f"{more}: quitting ends {'it' if len(running) == 1 else 'them'}", WARNING))
         if self._problem:
             parts.append((f" · models: {self._problem}", BAD))
         elif not self._looked_at or (self._looking and not self.models):
@@ -127,21 +138,58 @@ class ModelsPage(TablePage):
         return parts
 
     def offers(self) -> Collection[str] | None:
+        pull = ("pull",) if not self._why_fixed() else ()
         if self.chosen is None:
-            return ("pull",)
+            return pull
         line = self.chosen[1]
         if line["kind"] == "pull":
-            return ("cancel", "pull")
+            return ("cancel", *pull)
         if line["kind"] == "model":
-            return ("open", "access", "delete", "pull")
-        return ("open", "undrain" if line["row"]["drained"] else "drain", "probe", "pull")
+            return ("open", "access", *(("delete",) if pull else ()), *pull)
+        return ("open", "undrain" if line["row"]["drained"] else "drain", "probe", *pull)
+
+    def _why_fixed(self) -> str:
+        """Why nothing can be pulled to, or deleted from, the upstream under the cursor; empty where it can."""
+        upstreams = self.lodge.link.mirror.rows["upstream"]
+        row = None if self.chosen is None else upstreams.get(self.chosen[1]["upstream"])
+        if not any(each["kind"] == PULLS for each in upstreams.values()):
+            return "no Ollama is behind this gateway: the models of its upstreams are fixed"
+        if row is not None and row["kind"] != PULLS:
+            return f"the models of {row['name']} are fixed: it is no Ollama; put the cursor on one"
+        if row is not None and row["state"] == "down":
+            return f"{row['name']} is down"
+        return ""
 
     def detail(self, line: Row) -> Sequence[Line]:
         lines: list[list[Part]] = [[(line["name"].strip(), BOLD)], []]
         for name, value, style in facts_of(line, self.lodge.as_of()):
             pieces = wrap(value, 44 - 13)
             lines += [[(f"{name if n == 0 else '':<13}", DIM), (piece, style)] for n, piece in enumerate(pieces)]
-        return lines
+        return [*lines, *self._who_may]
+
+    # -- who may, beside the table -------------------------------------------------------------------------------------
+
+    def _look_who_may(self) -> None:
+        """Beside the table stands who may use the model under the cursor: asked for once the cursor rests on it."""
+        target = None if self.chosen is None else self._targets.get(self.chosen[0])
+        changes = self.lodge.link.mirror.changes
+        depends = (target, changes["user"], changes["key"])
+        if self.app.size.width < WIDE or not self.lodge.link.is_live or depends == self._who_may_of:
+            return
+        self._who_may_of, self._who_may = depends, ()
+        self.run_worker(self._fetch_who_may(target), group="access", exclusive=True)
+
+    async def _fetch_who_may(self, target: ModelTarget | None) -> None:
+        if target is None:
+            return
+        await asyncio.sleep(REST)
+        try:
+            rows = await self.lodge.channel.ask(protocol.MODELS_ACCESS, target)
+        except (Refused, Unreachable):
+            return  # Enter and `a` say why
+        self._who_may = [[], *model_actions.who_may(rows)]
+        if self.display:
+            super().tick()
 
     # -- pulling -------------------------------------------------------------------------------------------------------
 
@@ -154,6 +202,9 @@ class ModelsPage(TablePage):
         self.pulls[pull_id] = Pull(model, upstream)
         self._version += 1
         self._workers[pull_id] = self.run_worker(partial(self._pull, pull_id), group=pull_id)
+        if self.display:
+            super().tick()
+            self.table.select(pull_id)  # what one began is what one watches, and may want to stop
 
     async def _pull(self, pull_id: str) -> None:
         pull = self.pulls[pull_id]
@@ -216,11 +267,16 @@ class ModelsPage(TablePage):
             self.begin(model_actions.access(self, target))
 
     def action_delete(self) -> None:
-        if (target := self._target()) is not None and self.may_change():
+        if (target := self._target()) is not None and self._can_change_models():
             self.begin(model_actions.delete(self, target))
 
+    def _can_change_models(self) -> bool:
+        if problem := self._why_fixed():
+            self.say(problem)
+        return not problem and self.may_change()
+
     def action_pull(self) -> None:
-        if self.may_change():
+        if self._can_change_models():
             upstream = self.chosen[1]["upstream"] if self.chosen is not None else None
             self.begin(model_actions.pull(self, upstream))
 
@@ -231,19 +287,19 @@ class ModelsPage(TablePage):
             self.begin(model_actions.stop_pull(self, *self.chosen))
 
     def action_drain(self) -> None:
-        if (row := self._upstream()) is not None and self.may_change():
+        if (row := self._upstream()) is not None and self.may_act():
             self.begin(model_actions.drain(self, row))
 
     def action_undrain(self) -> None:
-        if (row := self._upstream()) is not None and self.may_change():
+        if (row := self._upstream()) is not None and self.may_act():
             self.begin(model_actions.undrain(self, row))
 
     def action_probe(self) -> None:
-        if (row := self._upstream()) is not None and self.may_change():
+        if (row := self._upstream()) is not None and self.may_act():
             self.begin(model_actions.probe(self, row))
 
     def action_seats(self) -> None:
-        if (row := self._upstream()) is not None and self.may_change():
+        if (row := self._upstream()) is not None and self.may_act():
             self.begin(model_actions.seats(self, row))
 
     def action_again(self) -> None:

@@ -5,6 +5,7 @@ How to write one: see the docstring of `console/screens/__init__.py`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
@@ -18,10 +19,11 @@ from textual.widget import Widget
 from common.protocol import Kind, Request, Verb
 from common.untrusted import clean
 from console.cells import wrap
-from console.client import Refused, Unreachable
+from console.client import BrokenOff, Refused, Unreachable
 from console.columns import Cell, Column, text_of
 from console.ordering import HOLD, Matcher, held, sorted_ids
-from console.palette import BAD, DIM, WARNING
+from console.palette import DIM, WARNING
+from console.widgets.dialogs import Trouble
 from console.widgets.form import Field
 from console.widgets.lines import Line, Lines, Part
 from console.widgets.vtable import VTable
@@ -33,8 +35,12 @@ Q = TypeVar("Q", bound=Request)
 A = TypeVar("A")
 
 CHANGED_MEANWHILE = "changed_meanwhile"
+LOOK_AGAIN = "look at it again"
+_CHANGED = re.compile(" (?:was|were) changed ")
 ACTION = "action"
-AWAY = "nothing is changed while the daemon is away; try again when it is back"
+AWAY = "nothing is changed while the daemon is away; try again when it is LIVE"
+SLID = 0.7  # seconds for which no act begins on a row that has slid under the cursor
+AROUND = 10  # lines that stand around the rows: head, titles, status, prompt, keys, and some air
 WIDE = 140  # columns of the terminal from which the detail pane is shown
 TALL = 45  # lines of the terminal from which plots are shown
 
@@ -85,7 +91,7 @@ class Page(Widget, can_focus=False):
     # -- what a page uses ----------------------------------------------------------------------------------------------
 
     def say(self, sentence: str, level: str = "info") -> None:
-        """A sentence in the footer; `level` info, good or bad."""
+        """A sentence in the footer; `level` info, good, bad, or away (see `level_of`)."""
         self.lodge.say(sentence, level)
 
     def begin(self, work: Coroutine[Any, Any, None], *, group: str = ACTION) -> None:
@@ -108,7 +114,7 @@ class Page(Widget, can_focus=False):
         try:
             return await self.attempt(verb, request)
         except (Refused, Unreachable) as error:
-            self.say(why(error), "bad")
+            self.say(why(error), level_of(error))
             return None
 
     async def attempt(self, verb: Verb[Q, A], request: Q) -> A:
@@ -122,7 +128,7 @@ class Page(Widget, can_focus=False):
         if not self.lodge.may_begin():
             return False
         if not self.lodge.link.is_live:
-            self.say(AWAY, "bad")
+            self.say(AWAY, "away")
         return self.lodge.link.is_live
 
     async def fill_until_done(
@@ -134,10 +140,9 @@ class Page(Widget, can_focus=False):
     ) -> A | None:
         """A form and what is done with it. Where that is refused, the form is there again as it was filled in, with
         the reason; None where it was given up."""
-        problem = ""
+        trouble: Trouble | None = None
         while True:
-            shown = [*paragraphs, (problem, BAD)] if problem else paragraphs
-            typed = await self.lodge.fill(title, fields, shown)
+            typed = await self.lodge.fill(title, fields, paragraphs, trouble=trouble)
             if typed is None:
                 return None
             try:
@@ -146,14 +151,30 @@ class Page(Widget, can_focus=False):
                 if isinstance(error, Refused) and error.code == CHANGED_MEANWHILE:
                     self.say(why(error), "bad")  # it is about what is no longer so: only another look helps
                     return None
-                problem = f"Not done: {why(error)}."
+                trouble = self.trouble(error)
                 fields = [replace(field, value=typed[field.name]) for field in fields]
 
+    def trouble(self, error: Refused | Unreachable, todo: str = LOOK_AGAIN) -> Trouble:
+        """As `why`, for a box that is there again; that there is no daemon holds only until it is back."""
+        if isinstance(error, Refused):
+            words = why(error, todo)
+            changed = error.code == CHANGED_MEANWHILE
+            return Trouble(f"{words[:1].upper()}{words[1:]}." if changed else f"Not done: {words}.")
+        if isinstance(error, BrokenOff):
+            return Trouble(f"Perhaps done: {error}.")
+        return Trouble(f"Not done: {error}.", self.lodge.link.connections)
 
-def why(error: Refused | Unreachable) -> str:
+
+def level_of(error: Refused | Unreachable) -> str:
+    """How what was not done is said: that there is no daemon holds only until it is back."""
+    return "bad" if isinstance(error, Refused | BrokenOff) else "away"
+
+
+def why(error: Refused | Unreachable, todo: str = LOOK_AGAIN) -> str:
     """What is said of an action that was not done. Foreign words may be in it: say it through the footer."""
     if isinstance(error, Refused) and error.code == CHANGED_MEANWHILE:
-        return f"changed since you looked, nothing was done: {error}"
+        what, *told = _CHANGED.split(str(error))
+        return f"{what if told else 'it'} changed since you looked, nothing was done; {todo}"
     return str(error)
 
 
@@ -192,6 +213,10 @@ class TablePage(Page):
         self._column = next((i for i, column in enumerate(self.COLUMNS) if column.title == self.SORT), None)
         self._descending = self._column is not None and self.COLUMNS[self._column].descending
         self._touched = -HOLD  # when a key or the mouse moved the cursor
+        self._slid = -SLID  # when the row under the cursor went, and another one came to stand there
+        self._followed: Callable[[str, Any], bool] | None = None
+        self._made = False
+        self._table_height = 0  # where something is said below the rows
         self._drawn: tuple[Any, ...] = ()
         self._offered: Collection[str] | None = None
         self.is_paused = False
@@ -218,6 +243,10 @@ class TablePage(Page):
         """What is said where there is no row at all."""
         return (f"There are no {self.NOUN}.",)
 
+    def advice(self) -> Sequence[str]:
+        """What is said below the rows, as long as they are few."""
+        return ()
+
     def group(self, row: Any) -> Any:
         """Rows of a lower group stand above those of a higher one, whatever they are ordered by."""
         return 0
@@ -243,7 +272,7 @@ class TablePage(Page):
     def tick(self) -> None:
         if self.is_paused:
             return
-        stale = self.lodge.link.state == "lost"
+        stale, before = self.lodge.link.state == "lost", self.table.cursor_id
         holds = self.lodge.monotonic() - self._touched < HOLD
         depends = (self.version(), int(self.lodge.now()) if self.MOVES else 0, stale, holds)
         if depends != self._drawn:
@@ -253,8 +282,41 @@ class TablePage(Page):
             self.rearrange()
         else:
             self.table.paint()  # what was a minute ago is now two
+        if not self._went_after() and before not in (None, self.table.cursor_id):
+            self._slid = self.lodge.monotonic()
         self._draw_beside()
         self._offer()
+
+    def follow(self, wanted: Callable[[str, Any], bool] | None, *, made: bool = False) -> None:
+        """Of an act: the cursor goes to the row (id, row) that is `wanted` as soon as it is there.
+
+        For what an act makes, or brings back under another id; said before the act, so that no other row stands under
+        the cursor meanwhile, and taken back with None where the act was refused. Moving the cursor ends it, too. What
+        was `made` is seen, even where a filter would hide it.
+        """
+        self._followed, self._made = wanted, made
+
+    def _went_after(self) -> bool:
+        """Whether the cursor went to the row that it follows."""
+        wanted = self._followed
+        row_id = next((row_id for row_id, row in self._rows.items() if wanted(row_id, row)), None) if wanted else None
+        if row_id is None:
+            return False
+        self._followed = None
+        if self._made and self._matcher and not self._matcher(self._texts(self._rows[row_id])):
+            self._filter_text, self._matcher = "", Matcher("")
+        self.rearrange(hold=False)
+        return self.table.select(row_id)
+
+    def may_act(self) -> bool:
+        """Whether a key may begin a change of the row under the cursor: not where it has only just slid there, as the
+        key was meant for another."""
+        if not self.may_change():
+            return False
+        if self.lodge.monotonic() - self._slid < SLID:
+            self.say("the row under the cursor has just gone: look, then press again")
+            return False
+        return True
 
     def _offer(self) -> None:
         """The keys in the footer follow the row under the cursor."""
@@ -286,8 +348,11 @@ class TablePage(Page):
         return [text_of(column.cell(row)) for column in self.COLUMNS]
 
     def _say_if_empty(self, ids: Sequence[str]) -> None:
+        """Where there is no row, or are few: what that means, and what to do."""
         if ids:
-            sentences: Sequence[str] = ()
+            sentences = self.advice()
+            if len(ids) + len(sentences) + AROUND > self.app.size.height:
+                sentences = ()
         elif self._rows:
             sentences = (
                 f"None of {len(self._rows)} {self.NOUN} matches {self._filter_text!r}.",
@@ -295,9 +360,11 @@ class TablePage(Page):
             )
         else:
             sentences = self.nothing()
-        if self._empty.display != bool(sentences):
+        height = 1 + len(ids) if sentences else 0
+        if height != self._table_height:
+            self._table_height = height
             self._empty.display = bool(sentences)
-            self.table.styles.height = 1 if sentences else "1fr"
+            self.table.styles.height = height or "1fr"
         room = max(20, self.app.size.width - 4)
         self._empty.show([[line] for sentence in sentences for line in wrap(clean(sentence), room)])
 
@@ -345,6 +412,7 @@ class TablePage(Page):
     def on_vtable_moved(self, event: VTable.Moved) -> None:
         if event.by_hand:
             self._touched = self.lodge.monotonic()
+            self._followed = None
         if not self.is_paused:
             self._draw_beside()
         self._offer()

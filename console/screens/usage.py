@@ -26,14 +26,15 @@ from console.client import Refused, Unreachable
 from console.columns import Cell, Column
 from console.figures import count, span, thousands
 from console.mirror import Row, cleaned
-from console.moments import coarse
 from console.palette import BAD, BOLD, DIM, GOOD, TAB, WARNING
 from console.screens.page import TablePage, why
+from console.screens.usage_plots import fitting_sums, plots_of
 from console.spending import GROUPS, OTHERS, PERIODS, TOPS, as_csv, curve, percent, since
 from console.widgets.lines import Line, Lines, Part
-from console.widgets.plots import bar, plot, spark
+from console.widgets.plots import bar, spark
 
-FRESH = (5.0, 15.0, 60.0, 60.0)  # seconds after which the figures of each period are asked for again
+FRESH = (2.0, 4.0, 15.0, 60.0)  # seconds after which the figures of each period are asked for again
+SHARE_OF_TIME = 20  # times as long as an answer took, nothing is asked again: nobody adds up all the time for a look
 SHARE = 10  # cells of the bar
 
 
@@ -54,7 +55,10 @@ def _name(row: Row) -> Cell:
 class UsagePage(TablePage):
     """Sums of a period."""
 
-    DEFAULT_CSS = "UsagePage #choice { height: 3; }"
+    DEFAULT_CSS = """
+    UsagePage #choice { height: 3; }
+    UsagePage #plots { height: 40%; min-height: 9; max-height: 26; }
+    """
     NOUN = "lines"
     SORT = "OUT"
     HAS_PLOTS = True
@@ -95,6 +99,7 @@ class UsagePage(TablePage):
         self._version = 0
         self._asked_at = 0.0
         self._fetched_at = 0.0
+        self._took = 0.0  # seconds for the last answer
         self._asking = False
         self._was_live = True
         self._worker: Worker[None] | None = None
@@ -121,7 +126,8 @@ class UsagePage(TablePage):
         if self._answer is None and self._was_live != self.lodge.link.is_live:
             self._was_live = self.lodge.link.is_live
             self._version += 1
-        old = not self._asked_at or self.lodge.monotonic() - self._asked_at >= FRESH[self._period]
+        patience = max(FRESH[self._period], SHARE_OF_TIME * self._took)
+        old = not self._asked_at or self.lodge.monotonic() - self._asked_at >= patience
         if old and self.lodge.link.is_live and not self._asking and not self.is_paused:
             self._ask_anew()
         self._choice.show(self._head())
@@ -157,34 +163,13 @@ class UsagePage(TablePage):
             parts += ["   ", (f"only {clean(self._user)}", WARNING), (" (Esc: everybody)", DIM)]
         if self._answer is None:
             return [parts]
-        total = self._answer.total
-        sums: list[Part] = [" ", (thousands(total.requests), BOLD), " req  "]
-        sums += [(count(total.tokens_in), BOLD), " in  ", (count(total.tokens_out), BOLD), " out  "]
-        sums += [(span(total.gpu_seconds), BOLD), " GPU  "]
-        for number, word, style in (
-            (total.refusals, "refused", WARNING),
-            (total.errors, "err", BAD),
-            (total.departures, "left", BOLD),
-            (total.cut, "cut", BOLD),
-        ):
-            sums += [(thousands(number), style if number else DIM), f" {word}  "]
+        sums = fitting_sums(self._answer.total, self.app.size.width)
         width = max(10, self.app.size.width - 24)
         curve_ = spark(curve(self._answer.series, "tokens_out", width), width)
         return [parts, sums, [(" tokens out ", DIM), (curve_, GOOD), (" now", DIM)]]
 
     def plots(self, width: int, height: int) -> Sequence[Line]:
-        if self._answer is None:
-            return ()
-        half = max(10, width // 2 - 2)
-        series = self._answer.series
-        out, requests = curve(series, "tokens_out", half), curve(series, "requests", half)
-        each = coarse(self._answer.bucket_seconds) if len(series) <= half else "point"
-        left = f"tokens out per {each}, highest {count(round(max(out, default=0)))}"
-        right = f"requests per {each}, highest {count(round(max(requests, default=0)))}"
-        lines: list[list[Part]] = [[(f"{left:<{half}}  ", BOLD), (right, BOLD)]]
-        upper, lower = plot(out, half, height - 2), plot(requests, half, height - 2)
-        lines += [[(a, GOOD), "  ", b] for a, b in zip(upper, lower, strict=True)]
-        return lines
+        return plots_of(self._answer, PERIODS[self._period][1], width, height) if self._answer is not None else ()
 
     def detail(self, row: Row) -> Sequence[Line]:
         total = self._answer.total if self._answer is not None else None
@@ -237,6 +222,7 @@ class UsagePage(TablePage):
             self._problem, self._answer, self._fetched_at = "", answer, self.lodge.now()
             self._lines = self._rows_of(answer)
         self._asking = False
+        self._took = self.lodge.monotonic() - self._asked_at
         self._version += 1
         if self.display:
             self.tick()
@@ -255,11 +241,11 @@ class UsagePage(TablePage):
         return found
 
     def _label(self, by: str, name: str) -> str:
-        """A key by its label and user, as nobody knows ids by heart."""
+        """A key by its label and user first, as nobody knows ids by heart."""
         if not name:
             return {"key": "(login)", "client": "(no label)"}.get(by, "-")
         key = self.lodge.link.mirror.rows["key"].get(name) if by == "key" else None
-        return name if key is None else f"{name}  {key['label']}  {key['user']}"
+        return name if key is None else f"{key['label'] or '-'}  {key['user']}  {name}"
 
     # -- keys ----------------------------------------------------------------------------------------------------------
 

@@ -16,16 +16,17 @@ from common.untrusted import clean
 from console import entries
 from console.client import Refused, Unreachable
 from console.mirror import Row
-from console.moments import day_and_time
 from console.palette import BAD
 from console.screens.page import Page, why
+from console.screens.secret_boxes import show_password
 from console.widgets.form import Field
 
 _KINDS = ("person", "service")
 _ROLES = ("user", "admin")
 
 
-async def create_user(page: Page) -> None:
+async def create_user(page: Page, *, made: Callable[[str], None]) -> None:
+    """Ask who it is, create them; `made` hears the address before anything else is shown."""
     taken = {row["email"] for row in page.lodge.link.mirror.rows["user"].values()}
 
     def free(text: str) -> str:
@@ -46,11 +47,13 @@ async def create_user(page: Page) -> None:
     if added is None:
         return
     email = clean(added.email)
+    made(email)
+    page.tick()
     if added.one_time_password is None:
         page.say(f"{email} is created; i issues it a key", "good")
     else:
         page.say(f"{email} is created", "good")
-        await _show_password(page, email, added.one_time_password, added.one_time_expires)
+        await show_password(page.lodge, email, added.one_time_password, added.one_time_expires)
 
 
 async def reset_password(page: Page, row: Row) -> None:
@@ -67,13 +70,7 @@ async def reset_password(page: Page, row: Row) -> None:
         return
     answer = await page.ask(protocol.USERS_RESET_PASSWORD, UserTarget(email, version=row["version"]))
     if answer is not None:
-        await _show_password(page, email, answer.one_time_password, answer.one_time_expires)
-
-
-async def _show_password(page: Page, email: str, password: str, expires: str | None) -> None:
-    note = f"Shown this once. Good until {day_and_time(expires)}, and only to set a new one: POST /auth/password"
-    file = entries.file_name(f"one-time-password-{email}.txt")
-    await page.lodge.show_secret(f"One-time password of {email}", password, note, file_name=file)
+        await show_password(page.lodge, email, answer.one_time_password, answer.one_time_expires)
 
 
 async def delete_user(page: Page, row: Row) -> None:

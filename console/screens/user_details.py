@@ -14,6 +14,18 @@ from console.widgets.lines import Line
 MOST_KEYS = 12  # in the pane
 
 
+def how_to_register(address: str, then: str) -> tuple[str, ...]:
+    """What is told where nobody has registered yet: the very request, in lines that stand whole at 80 columns."""
+    return (
+        "Nobody has registered yet. Whoever is to come in sends this, once:",
+        "",
+        f"  POST {address or 'http://HOST:7000'}/auth/register",
+        '  {"email": "you@example.org", "password": "…"}',
+        "",
+        then,
+    )
+
+
 def role_of(row: Row) -> str:
     """`user`, `admin` or `service`; a service account that administers is both."""
     if row["service"]:

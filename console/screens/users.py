@@ -28,13 +28,15 @@ from console.moments import age
 from console.palette import DIM, GOOD, PLAIN, WARNING
 from console.screens.page import TablePage
 from console.screens.user_actions import create_user, delete_user, reset_password
-from console.screens.user_details import role_of, user_lines, whole_user_lines
+from console.screens.user_details import how_to_register, role_of, user_lines, whole_user_lines
 from console.widgets.facts import PANE, paragraphs
 from console.widgets.lines import Line
 
 _STYLES = {"pending": WARNING, "active": GOOD, "disabled": DIM}
-_KINDS = ("person", "service")
-_ROLES = ("user", "admin")
+
+
+def _is_user(email: str, _: str, row: Row) -> bool:
+    return bool(row["email"] == email and not row["code"])
 
 
 def _dimmed(row: Row, text: str) -> Cell:
@@ -104,6 +106,9 @@ class UsersPage(TablePage):
         mirror = self.lodge.link.mirror
         return mirror.rows["registration"] | mirror.rows["user"]
 
+    def version(self) -> Any:
+        return super().version(), self.lodge.address  # which is what those without an account are told
+
     def group(self, row: Row) -> Any:
         return 0 if row["code"] else 1
 
@@ -130,22 +135,14 @@ class UsersPage(TablePage):
         return ("open", "enable", "delete", *rest, *reset)
 
     def nothing(self) -> Sequence[str]:
-        return (
-            "Nobody has registered yet. Tell them to",
-            f"  POST {self.lodge.address or 'http://HOST:7000'}/auth/register   " + '{"email": "…", "password": "…"}',
-            "and they appear here with a code; or create a user: press c.",
+        return how_to_register(
+            self.lodge.address, "They appear here with a code: a lets them in. Or press c to create a user."
         )
 
-    def status(self) -> Line:
-        mirror = self.lodge.link.mirror
-        people = sum(not row["service"] for row in mirror.rows["user"].values())
-        if people > 1 or mirror.rows["registration"] or self.filter_text:
-            return super().status()
-        where = self.lodge.address or "http://HOST:7000"
-        return [
-            f"{len(self.table.ids)} of {len(self._rows)}",
-            (f" · nobody has registered yet: POST {where}/auth/register", WARNING),
-        ]
+    def advice(self) -> Sequence[str]:
+        people = sum(not row["service"] for row in self.lodge.link.mirror.rows["user"].values())
+        waits = self.lodge.link.mirror.rows["registration"]
+        return () if people > 1 or waits or self.filter_text else self.nothing()
 
     def detail(self, row: Row) -> Sequence[Line]:
         return user_lines(row, self._keys_of(row), self._runs[row["email"]], self.lodge.now(), room=PANE)
@@ -179,7 +176,7 @@ class UsersPage(TablePage):
         self._on_pending(self._discard, "is a user: d disables, and a disabled user can be deleted with D")
 
     def _on_pending(self, work: Any, otherwise: str) -> None:
-        if self.chosen and self.may_change():
+        if self.chosen and self.may_act():
             row = self.chosen[1]
             if row["code"]:
                 self.begin(work(row))
@@ -202,8 +199,13 @@ class UsersPage(TablePage):
             )
         else:
             sure = await self.lodge.ask_yes(f"Let {email} in (code {code}, from {row['address']}, {since} ago)?")
-        if sure and await self.ask(protocol.USERS_APPROVE, UsersApprove(code)) is not None:
-            self.say(f"{email} may come in", "good")
+        if not sure:
+            return
+        self.follow(partial(_is_user, email))  # the registration goes, a user comes
+        if await self.ask(protocol.USERS_APPROVE, UsersApprove(code)) is not None:
+            self.say(f"{email} is approved and may log in", "good")
+        else:
+            self.follow(None)
 
     async def _discard(self, row: Row) -> None:
         code, email = row["code"], row["email"]
@@ -213,7 +215,7 @@ class UsersPage(TablePage):
 
     def _on_user(self, work: Any, *, wrong: Mapping[str, str] | None = None) -> None:
         """Begin `work` with the row under the cursor, if that is a user in a state where it makes sense."""
-        if self.chosen and self.may_change():
+        if self.chosen and self.may_act():
             row = self.chosen[1]
             said = "waits to be let in: a approves, x refuses" if row["code"] else (wrong or {}).get(row["status"], "")
             if said:
@@ -274,9 +276,10 @@ class UsersPage(TablePage):
 
     async def _issue(self, row: Row) -> None:
         from console.screens.key_forms import issue_key
+        from console.screens.keys import KeysPage
 
         page = await self.lodge.go_to("keys")
-        if page is not None:
+        if isinstance(page, KeysPage):
             await issue_key(page, row["email"])  # as a part of this action: a second one could not begin yet
 
     def action_limits(self) -> None:
@@ -293,7 +296,10 @@ class UsersPage(TablePage):
 
     def action_create(self) -> None:
         if self.may_change():
-            self.begin(create_user(self))
+            self.begin(self._create())
+
+    async def _create(self) -> None:
+        await create_user(self, made=lambda email: self.follow(partial(_is_user, email), made=True))
 
     def action_reset(self) -> None:
         self._on_user(partial(reset_password, self))

@@ -7,11 +7,12 @@ from typing import Any
 
 from rich.style import Style
 
-from console.cells import wrap
+from console.cells import cut, wrap
 from console.palette import BOLD, DIM, PLAIN
 from console.widgets.lines import Line, Part
 
 PANE = 30  # cells that the pane beside a table has for a value
+LINES = 40  # that one value takes at most: a pane is laid out at each tick
 Fact = tuple[str, Any] | tuple[str, Any, Style]
 
 
@@ -21,12 +22,13 @@ def title(text: str) -> Line:
 
 
 def facts(pairs: Iterable[Fact], *, room: int | None = None, width: int = 13) -> list[Line]:
-    """A line a pair; those without a value are left out. A value longer than `room` cells goes on below."""
+    """A line a pair; those without a value are left out. A value longer than `room` cells goes on below, a few
+    dozen lines at most."""
     lines: list[Line] = []
     for name, value, *style in pairs:
         if value not in (None, "", []):
             shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-            for n, piece in enumerate([shown] if room is None else wrap(shown, room)):
+            for n, piece in enumerate([shown] if room is None else wrap(cut(shown, LINES * room), room)):
                 named = name if n == 0 else ""
                 lines.append([(f"{named:<{width}} ", DIM), (piece, style[0] if style else PLAIN)])
     return lines

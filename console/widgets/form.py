@@ -2,7 +2,8 @@
 
     answer = await lodge.fill("Create a user", [Field("email", "E-mail", check=an_address)])
 
-Rule: it cannot be left with Enter while a field is wrong; what is wrong stands beside the field.
+Rule: it cannot be left with Enter while a field is wrong; what is wrong stands beside the field. It begins in the first
+field that is not good yet: what is filled in already need not be passed by.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ from console.widgets.lines import Line, Lines
 class Field:
     """One field. `check` gives what is wrong with a text, or an empty string; `hint` stands beside a good one.
 
-    A hint may be made of the text. Of `choices` the first that begins with what is typed is offered: → takes it.
+    A hint may be made of the text. Of `choices` the first that begins with what is typed is offered: → takes it. A
+    `wide` field has the room that its hint does not need: what is typed there is long.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Field:
     hint: str | Callable[[str], str] = ""
     check: Callable[[str], str] = lambda _: ""
     choices: Sequence[str] = ()
+    wide: bool = False
 
 
 class Form(Dialog[dict[str, str] | None]):
@@ -51,7 +54,6 @@ class Form(Dialog[dict[str, str] | None]):
     Form Input { width: 1fr; }
     Form Input > .input--suggestion { text-style: dim; }
     """
-    has_fields = True
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("down", "app.focus_next", "Next field", show=False),
         Binding("up", "app.focus_previous", "Previous field", show=False),
@@ -69,6 +71,7 @@ class Form(Dialog[dict[str, str] | None]):
         super().__init__(title, paragraphs)
         self._done = done
         self._fields = fields
+        self.field_lines = len(fields)
         self._inputs: dict[str, Input] = {}
         self._said: dict[str, Lines] = {}
 
@@ -95,8 +98,10 @@ class Form(Dialog[dict[str, str] | None]):
 
     def on_mount(self) -> None:
         self.check()
-        if self._inputs:
-            next(iter(self._inputs.values())).focus()
+        empty = (field.name for field in self._fields if field.check(field.value.strip()))
+        first = next(empty, next(iter(self._inputs), None))
+        if first is not None:
+            self._inputs[first].focus()
 
     @property
     def values(self) -> dict[str, str]:
@@ -112,6 +117,8 @@ class Form(Dialog[dict[str, str] | None]):
             good = good and not wrong
             hint = field.hint
             said = wrong or (hint if isinstance(hint, str) else hint(typed))  # a hint is made of a good text only
+            if field.wide:
+                self._said[field.name].styles.width = cell_len(clean(said)) + 1 if said else 0
             self._said[field.name].show([[(clean(said), BAD if wrong else DIM)]])
         return good
 
@@ -125,7 +132,7 @@ class Form(Dialog[dict[str, str] | None]):
         if not self._done and event.input is not inputs[-1]:
             # Not "the next of what has the focus": on a slow line keys come in one burst, before the focus has moved.
             inputs[inputs.index(event.input) + 1].focus()
-        elif self.check():
+        elif self.check() and self.may_send():
             self.dismiss(self.values)
 
     def on_key(self, event: events.Key) -> None:

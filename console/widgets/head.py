@@ -9,7 +9,7 @@ import getpass
 import socket
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from common import times
 from console.cells import cell_len
@@ -36,13 +36,20 @@ class Head(Lines):
         self._seat = seat or f"{getpass.getuser()}@{socket.gethostname().split('.')[0]}"
         self.active = TABS[0].name
         self.speeds: deque[float] = deque(maxlen=600)  # tokens per second, a point each POINT seconds: 20 minutes
-        self._next_point = 0.0
+        self._due = [0.0]  # when the next point is
+        self._tab_ends: list[int] = []
+
+    def another(self) -> Head:
+        """One for another screen, with the same curve and the same tab marked."""
+        head = Head(self._link, self._now, self._monotonic, self._seat)
+        head.active, head.speeds, head._due = self.active, self.speeds, self._due
+        return head
 
     def note(self) -> None:
         """Take a point for the curves, when one is due."""
         now = self._monotonic()
-        if self._link.is_live and now >= self._next_point:
-            self._next_point = now + POINT
+        if self._link.is_live and now >= self._due[0]:
+            self._due[0] = now + POINT
             self.speeds.append(self._link.mirror.totals.tokens_per_second)
 
     def tick(self) -> None:
@@ -56,57 +63,96 @@ class Head(Lines):
     def _who(self) -> Line:
         mirror, width = self._link.mirror, self.size.width
         parts: list[Part] = [("gatelodge", TITLE), " ", *_state(self._link)]
-        upstreams = mirror.rows["upstream"].values()
-        well = sum(row["state"] == "ok" for row in upstreams)
-        parts += ["   ", self._seat]
+        up: list[Part] = []
         if self._link.started:
-            parts += ["   up ", times.short(max(0.0, self._now() - self._link.started / 1e6))]
-        if upstreams:
-            parts += ["   upstreams ", f"{well}/{len(upstreams)}", (" !" if well < len(upstreams) else "", BAD)]
-        clock = time.strftime("%H:%M:%S", time.localtime(self._now()))
-        used = sum(cell_len(part if isinstance(part, str) else part[0]) for part in parts)
-        return [*parts, " " * max(1, width - used - len(clock)), clock]
+            up = ["   up ", times.short(max(0.0, self._now() - self._link.started / 1e6))]
+        upstreams: list[Part] = []
+        if rows := mirror.rows["upstream"].values():
+            well = sum(row["state"] == "ok" for row in rows)
+            upstreams = ["   upstreams ", f"{well}/{len(rows)}", (" !" if well < len(rows) else "", BAD)]
+        clock = time.strftime("%H:%M:%SZ", time.gmtime(self._now()))  # as every moment below: UTC
+        room = width - len(clock) - 1
+        seat: list[Part] = ["   ", self._seat]
+        # What tells least goes first where there is little room; the state and the clock stay whole.
+        for more in ([*seat, *up, *upstreams], [*seat, *upstreams], upstreams, []):
+            if _width([*parts, *more]) <= room:
+                break
+        line = [*parts, *more]
+        return [*line, " " * max(1, width - _width(line) - len(clock)), clock]
 
     def _totals(self) -> Line:
-        totals = self._link.mirror.totals
+        totals, width = self._link.mirror.totals, self.size.width
+        if not self._link.connections:
+            return []  # nobody counted anything
         style = PLAIN if self._link.is_live else DIM
-        parts: list[Part] = [("run ", style), (f"{totals.running}/{totals.seats}", BOLD if totals.running else style)]
         oldest = ""
         if totals.oldest_queued is not None:
             waited = self._now() - times.from_iso(totals.oldest_queued) / 1e6
             oldest = f" (oldest {times.short(max(0.0, waited))})"
-        parts += [("   queue ", style), (f"{totals.queued}{oldest}", WARNING if totals.queued else style)]
-        behind: list[Part] = [
-            ("   429 ", style),
+        waits = WARNING if totals.queued else style
+        running: list[Part] = [("run ", style), (f"{totals.running}/{totals.seats}", BOLD if totals.running else style)]
+        queue: list[Part] = [("queue ", style), (str(totals.queued), waits)]
+        pace: list[Part] = [(f"{rate(totals.tokens_per_second)} tok/s", style)]
+        refused: list[Part] = [
+            ("429 ", style),
             (f"{totals.refused_last_minute}/m", WARNING if totals.refused_last_minute else style),
         ]
+        errors: list[Part] = []
         if totals.ended_lately:
             share = 100.0 * totals.errors_lately / totals.ended_lately
-            behind += [("   err ", style), (f"{share:.1f}%", BAD if totals.errors_lately else style)]
-        parts.append((f"   {rate(totals.tokens_per_second)} tok/s ", style))
-        # The curve gives way first: a figure that is cut off would be read as another one.
-        used = sum(cell_len(part if isinstance(part, str) else part[0]) for part in (*parts, *behind))
-        width = min(SPARK, max(0, self.size.width - used))
-        return [*parts, (spark(list(self.speeds)[-width:], width) if width else "", GOOD), *behind]
+            errors = [("err ", style), (f"{share:.1f}%", BAD if totals.errors_lately else style)]
+        # A figure that is cut off would be read as another one: the curve gives way first, then the gaps, then the
+        # oldest in the line, then the tokens.
+        figures = [running, [*queue, (oldest, waits)], [*pace, " "], refused, errors]
+        used = _width(_spaced(figures, "   "))
+        if used <= width:
+            points = min(SPARK, width - used)
+            curve: Part = (spark(list(self.speeds)[-points:], points) if points else "", GOOD)
+            figures[2] = [*pace, " ", curve]
+            return _spaced(figures, "   ")
+        for kept in (
+            [running, [*queue, (oldest, waits)], pace, refused, errors],
+            [running, queue, pace, refused, errors],
+        ):
+            if _width(_spaced(kept, "  ")) <= width:
+                return _spaced(kept, "  ")
+        return _spaced([running, queue, refused, errors], "  ")
 
     def _tabs(self) -> Line:
+        badges = [tab.badge(self._link.mirror) for tab in TABS]
+        titles = [tab.title for tab in TABS]
+        short = [tab.short or tab.title for tab in TABS]
+        # No tab is lost, however narrow it is: first they stand closer, then their titles get shorter.
+        for names, gap in ((titles, " "), (titles, ""), (short, "")):
+            labels = [f"{tab.digit} {name}" for tab, name in zip(TABS, names, strict=True)]
+            if sum(map(cell_len, (*labels, *badges))) + (1 + len(gap)) * len(TABS) + 1 - len(gap) <= self.size.width:
+                break
         parts: list[Part] = []
-        for tab in TABS:
-            badge = tab.badge(self._link.mirror)
+        self._tab_ends = []
+        for tab, label, badge in zip(TABS, labels, badges, strict=True):
             if tab.name == self.active:
-                parts.append((f"[{tab.digit} {tab.title}{badge}]", TAB))
+                parts += [(f"[{label}{badge}]", TAB)]
             else:
-                parts += [f" {tab.digit} {tab.title}", (badge, WARNING), " "]
+                parts += [f" {label}", (badge, WARNING), gap]
+            self._tab_ends.append(_width(parts))
         return parts
 
     def tab_at(self, x: int) -> str | None:
         """The name of the tab drawn at this column."""
-        end = 0
-        for tab in TABS:
-            end += cell_len(f"[{tab.digit} {tab.title}{tab.badge(self._link.mirror)}]")
-            if x < end:
-                return tab.name
-        return None
+        return next((tab.name for tab, end in zip(TABS, self._tab_ends, strict=False) if x < end), None)
+
+
+def _width(line: Line) -> int:
+    return sum(cell_len(part if isinstance(part, str) else part[0]) for part in line)
+
+
+def _spaced(groups: Sequence[Line], gap: str) -> list[Part]:
+    """The groups in one line, those that are empty left out."""
+    line: list[Part] = []
+    for group in groups:
+        if group:
+            line += [gap if line else "", *group]
+    return line
 
 
 def rate(tokens_per_second: float) -> str:
@@ -122,5 +168,5 @@ def _state(link: Link) -> list[Part]:
     if link.state == "lost":
         return [(f"○ STALE {times.short(link.stale_for())}", BAD)]
     if link.state == "never":
-        return [("○ OTHER RELEASE" if link.mismatch else "○ NO DAEMON", BAD)]
+        return [("○ OTHER RELEASE" if link.mismatch else "○ NO ACCESS" if link.denied else "○ NO DAEMON", BAD)]
     return [("○ connecting", WARNING)]

@@ -1,20 +1,19 @@
-"""The last line: the keys that do something here and now, read from the bindings in force."""
+"""The last line: the keys that do something here and now, read from the bindings in force. A click presses them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from textual import events
 from textual.binding import ActiveBinding, Binding
 
 from console.cells import cell_len
 from console.palette import KEY
+from console.widgets.clicks import NAMES, key_at
 from console.widgets.lines import Lines, Part
 
-NAMES = {"enter": "Enter", "escape": "Esc", "slash": "/", "colon": ":", "question_mark": "?", "space": "Space"}
-NAMES |= {"pagedown": "PgDn", "pageup": "PgUp", "home": "Home", "end": "End", "up": "↑", "down": "↓"}
-NAMES |= {"left": "←", "right": "→", "tab": "Tab"}
-
 SHARED = ("filter", "sort", "pause")  # what every table has: after what the page alone has
+EVERYWHERE = ("command", "help", "back", "leave")  # last, and never left out
 
 
 def key_name(binding: Binding) -> str:
@@ -57,7 +56,8 @@ class Keys(Lines):
         self.show([parts])
 
     def _group(self, each: ActiveBinding) -> int:
-        return 2 if each.node is self.screen else int(each.binding.action in SHARED)
+        action = each.binding.action
+        return 2 + EVERYWHERE.index(action) if action in EVERYWHERE else int(action in SHARED)
 
     @staticmethod
     def _width(bindings: Sequence[ActiveBinding]) -> int:
@@ -65,6 +65,11 @@ class Keys(Lines):
 
     def on_resize(self) -> None:
         self.tick()
+
+    def on_click(self, event: events.Click) -> None:
+        event.stop()
+        if self.lines and (key := key_at(self.lines[0], event.x)):
+            self.app.simulate_key(key)
 
     def on_mount(self) -> None:
         self.screen.bindings_updated_signal.subscribe(self, lambda _: self.tick())

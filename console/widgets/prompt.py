@@ -1,16 +1,18 @@
 """The line above the keys: what was just said, a question with y/N, or a line to type (`:` command, `/` filter).
 
-Rule: a question names its target and is answered by `y` alone; Enter, Esc and `n` are No. A prompt repaints one line,
-where a modal would repaint the screen.
+Rule: a question names its target and is answered by `y` alone; Enter, Esc and `n` are No. A prompt repaints a line or
+two, where a modal would repaint the screen. A question is never cut while there is room for it: it goes on in the line
+of the keys, which do nothing while it stands there.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from typing import ClassVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import ClassVar, Protocol, runtime_checkable
 
+from rich.style import Style
 from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -20,14 +22,25 @@ from textual.widget import Widget
 from textual.widgets import Input
 
 from common.untrusted import clean
-from console.cells import cell_len, cut
+from console.cells import cell_len, cut, wrap
 from console.palette import BAD, GOOD, KEY, PLAIN, QUESTION
-from console.widgets.lines import Lines, Part
+from console.widgets.clicks import key_at
+from console.widgets.lines import Line, Lines
 
 Completer = Callable[[str], Awaitable[list[str]]]  # a typed line -> whole lines that it may become
 SETTLED = 0.5  # seconds after which every key has found the new focus
 YES_OR_NO = "  [y] yes  [N] no"
-STYLES = {"info": PLAIN, "good": GOOD, "bad": BAD}
+MOST_LINES = (
+    3  # that a question or a sentence takes: whoever has a name of hundreds of characters must not cover the page
+)
+STYLES = {"info": PLAIN, "good": GOOD, "bad": BAD, "away": BAD}
+
+
+@runtime_checkable
+class Ticking(Protocol):
+    """A screen that draws what changed."""
+
+    def tick(self) -> None: ...
 
 
 class Entry(Input):
@@ -73,7 +86,8 @@ class Entry(Input):
         lines = await completer(self.value)
         self._round = lines if len(lines) > 1 else []
         if len(lines) == 1:
-            self._put(lines[0] + " ")
+            # A value goes on behind a filter's name, a file within its folder.
+            self._put(lines[0] + ("" if lines[0].endswith((":", "/")) else " "))
         elif len(common := _common_beginning(lines)) > len(self.value):
             self._put(common)
         self._shown_for = self.value
@@ -94,9 +108,20 @@ def _common_beginning(lines: list[str]) -> str:
     return first[:same]
 
 
+def question_lines(question: str, width: int) -> list[Line]:
+    """The question in lines of `width` cells. However long the names in it are, how to answer stays in sight."""
+    room = max(10, width - len(YES_OR_NO))
+    lines = wrap(question, room)
+    if len(lines) > MOST_LINES:
+        lines = [*lines[: MOST_LINES - 1], cut(" ".join(lines[MOST_LINES - 1 :]), room)]
+    answers: Line = [(lines[-1], QUESTION), "  ", ("[y]", KEY), " yes  ", ("[N]", KEY), " no"]
+    return [*([(line, QUESTION)] for line in lines[:-1]), answers]
+
+
 class Prompt(Widget, can_focus=True):
     """`say`, `ask_yes`, `ask_line`; one question at a time: a new one answers the old one with No."""
 
+    FOCUS_ON_CLICK = False  # where nothing is asked, a click here would take the keys from the page
     DEFAULT_CSS = """
     Prompt { height: 1; layout: horizontal; }
     Prompt #typed { width: 1fr; height: 1; display: none; }
@@ -111,9 +136,12 @@ class Prompt(Widget, can_focus=True):
         self._label = Lines(id="label")
         self.entry = Entry()
         self._question: asyncio.Future[bool] | None = None
+        self._asked = ""  # the words of the question
+        self._sentence: tuple[str, Style] = ("", PLAIN)  # what was said last
         self._line: asyncio.Future[str | None] | None = None
         self._on_change: Callable[[str], None] | None = None
         self._back: Widget | None = None
+        self._away_since: int | None = None  # how often the daemon had been there when it was said to be away
         self.questions = 0  # that were asked
         self._asked_at = 0.0
 
@@ -128,15 +156,34 @@ class Prompt(Widget, can_focus=True):
         """Whether an answer is waited for."""
         return self._question is not None or self._line is not None
 
-    def say(self, sentence: str, level: str = "info") -> None:
-        """A sentence, of foreign words perhaps; it stands until the next one, or the next key that does something."""
+    def say(self, sentence: str, level: str = "info", *, connections: int = 0) -> None:
+        """A sentence, of foreign words perhaps; it stands until the next one, or the next key that does something.
+
+        One of level `away` goes when the daemon is there again: see `forget_away`.
+        """
         if self._question is None:
-            self._said.show([[(clean(sentence), STYLES[level])]] if sentence else [])
+            self._away_since = connections if level == "away" else None
+            self._sentence = (clean(sentence), STYLES[level])
+            self._draw_sentence()
+
+    def _draw_sentence(self) -> None:
+        words, style = self._sentence
+        width = self.size.width or self.app.size.width
+        lines = wrap(words, width) if words else []
+        if len(lines) > MOST_LINES:
+            lines = [*lines[: MOST_LINES - 1], cut(" ".join(lines[MOST_LINES - 1 :]), width)]
+        self._show([[(line, style)] for line in lines])
+
+    def forget_away(self, connections: int) -> None:
+        """The daemon was there so often by now: what was said because it was away no longer holds."""
+        if self._away_since is not None and self._away_since != connections:
+            self.say("")
 
     @property
     def said(self) -> str:
         """What stands in the line now."""
-        return "".join(part if isinstance(part, str) else part[0] for line in self._said.lines for part in line)
+        lines = ("".join(part if isinstance(part, str) else part[0] for part in line) for line in self._said.lines)
+        return " ".join(lines)
 
     @property
     def has_just_asked(self) -> bool:
@@ -148,18 +195,30 @@ class Prompt(Widget, can_focus=True):
         self._withdraw()
         asked: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._question = asked
-        # However long the names in it are: how to answer stays in sight.
-        asked_for = cut(clean(question), max(10, self.size.width - len(YES_OR_NO)))
-        parts: list[Part] = [(asked_for, QUESTION), "  ", ("[y]", KEY), " yes  ", ("[N]", KEY), " no"]
-        self._said.show([parts])
+        self._asked = clean(question)
+        self._draw_question()
         self._take_focus(self)
         try:
             return await asked
         finally:
             if self._question is asked:
                 self._question = None
-                self._said.show([])
+                self.say("")
                 self._give_focus_back()
+
+    def _draw_question(self) -> None:
+        self._show(question_lines(self._asked, self.size.width))
+
+    def _show(self, lines: Sequence[Line]) -> None:
+        height = max(1, len(lines)) if self._line is None else 1  # what is typed hides what was said
+        self.styles.height = self._said.styles.height = height
+        self._said.show(lines)
+
+    def on_resize(self) -> None:
+        if self._question is not None:
+            self._draw_question()
+        else:
+            self._draw_sentence()
 
     async def ask_line(
         self,
@@ -174,6 +233,7 @@ class Prompt(Widget, can_focus=True):
         asked: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
         self._line = asked
         self._on_change = None
+        self._show(self._said.lines)
         label = clean(label)
         self._label.styles.width = cell_len(label)
         self._label.show([[(label, QUESTION)]])
@@ -189,12 +249,15 @@ class Prompt(Widget, can_focus=True):
             if self._line is asked:
                 self._line = self._on_change = None
                 self.remove_class("-typing")
+                self._draw_sentence()
                 self._give_focus_back()
 
     def _withdraw(self) -> None:
         if self._question is not None and not self._question.done():
             self._question.set_result(False)
-        self._question = None
+        if self._question is not None:
+            self._question = None
+            self.say("")
         if self._line is not None and not self._line.done():
             self._line.set_result(None)
         self._line = None
@@ -206,6 +269,8 @@ class Prompt(Widget, can_focus=True):
         if self.screen.focused not in (self, self.entry):
             self._back = self.screen.focused
         widget.focus()
+        if isinstance(self.screen, Ticking):
+            self.screen.tick()  # the line of the keys makes room now: nobody clicks where the answer has just been
 
     def _give_focus_back(self) -> None:
         if not self.is_asking and self._back is not None and self._back.is_attached:
@@ -222,6 +287,23 @@ class Prompt(Widget, can_focus=True):
             self._question.set_result(True)
         elif event.key in ("n", "N", "escape", "enter", "q"):
             self._question.set_result(False)
+
+    def on_click(self, event: events.Click) -> None:
+        place = event.screen_offset - self._said.region.offset
+        is_last = self._question is not None and place.y == len(self._said.lines) - 1
+        if is_last and (key := key_at(self._said.lines[-1], place.x)):
+            self.app.simulate_key(key)
+
+    def on_blur(self) -> None:
+        self.call_after_refresh(self._keep_the_keys)
+
+    def on_descendant_blur(self) -> None:
+        self.call_after_refresh(self._keep_the_keys)
+
+    def _keep_the_keys(self) -> None:
+        """A click beside what is asked must not have its answer typed at the page."""
+        if self.is_asking and self.screen.focused not in (self, self.entry, None):
+            (self if self._question is not None else self.entry).focus()
 
     def on_input_changed(self, event: Input.Changed) -> None:
         event.stop()

@@ -1,6 +1,7 @@
 """A long text to be scrolled: prompts, answers, help, what a command printed. Draws only the lines in sight.
 
-Rule: text that grows is wrapped only where it grew. At its end the view follows what is appended; scrolled up it stays.
+Rule: text that grows is wrapped only where it grew. The view follows what is appended at the end, or what grows above
+the last lines; scrolled up it stays.
 """
 
 from __future__ import annotations
@@ -29,13 +30,14 @@ class TextView(Widget, can_focus=True):
         Binding("pagedown,space", "scroll_page(1)", "A page down", show=False),
         Binding("pageup", "scroll_page(-1)", "A page up", show=False),
         Binding("g,home", "to_top", "To the beginning", show=False),
-        Binding("G,end", "to_end", "To the end, and follow", show=False),
+        Binding("G,end", "to_end", "To the end", show=False),
     ]
 
     def __init__(self, *, id: str | None = None, follow: bool = False) -> None:
         super().__init__(id=id, markup=False)
         self.paragraphs: list[tuple[str, Style]] = []
-        self.follow = follow  # keep the end in sight
+        self.follow = follow  # keep the end, or what grows, in sight
+        self._follow_to: int | None = None  # the paragraph whose end that is; None: the last
         self.top = 0
         self._wrapped: list[tuple[str, Style]] = []
         self._starts: list[int] = []  # the first wrapped line of each paragraph
@@ -46,15 +48,16 @@ class TextView(Widget, can_focus=True):
         """Wrapped lines."""
         return len(self._wrapped)
 
-    def show(self, paragraphs: Sequence[tuple[str, Style] | str]) -> None:
-        """Replace the text; what stands before the first difference is not wrapped again."""
+    def show(self, paragraphs: Sequence[tuple[str, Style] | str], *, follow_to: int | None = None) -> None:
+        """Replace the text; what stands before the first difference is not wrapped again. `follow_to` is the place of
+        the paragraph behind the one that grows, where something stands below that."""
         new = [(each, PLAIN) if isinstance(each, str) else each for each in paragraphs]
         same = 0
         while same < min(len(new), len(self.paragraphs)) and new[same] == self.paragraphs[same]:
             same += 1
-        if same == len(new) == len(self.paragraphs):
+        if same == len(new) == len(self.paragraphs) and follow_to == self._follow_to:
             return
-        self.paragraphs = new
+        self.paragraphs, self._follow_to = new, follow_to
         self._wrap_from(same)
 
     def append(self, text: str) -> None:
@@ -79,7 +82,12 @@ class TextView(Widget, can_focus=True):
 
     def _settle(self) -> None:
         last = max(0, len(self._wrapped) - self.size.height)
-        self.top = last if self.follow else min(max(0, self.top), last)
+        if not self.follow:
+            self.top = min(max(0, self.top), last)
+        elif self._follow_to is None or self._follow_to >= len(self._starts):
+            self.top = last
+        else:
+            self.top = min(last, max(0, self._starts[self._follow_to] - self.size.height))
 
     def render_line(self, y: int) -> Strip:
         if self._width != self.size.width:
@@ -104,6 +112,12 @@ class TextView(Widget, can_focus=True):
         self.action_scroll_by(-len(self._wrapped))
 
     def action_to_end(self) -> None:
+        """To the very end, and follow it; where something stands below what grows, only there."""
+        self.action_scroll_by(len(self._wrapped))
+        self.follow = self._follow_to is None
+
+    def follow_on(self) -> None:
+        """Keep in sight what grows."""
         self.follow = True
         self._settle()
         self.refresh()

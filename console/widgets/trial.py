@@ -39,6 +39,7 @@ class Trial(Dialog[Answer]):
         self._changes = list(changes)
         self._attempt = attempt
         self._period = 0
+        self._has_failed = False
         self._tell([] if attempt else [("What runs at once never refuses: further requests wait.", DIM)])
 
     def _tell(self, paragraphs: Sequence[Paragraph]) -> None:
@@ -53,6 +54,10 @@ class Trial(Dialog[Answer]):
     def on_mount(self) -> None:
         self._try()
 
+    def came_back(self) -> None:
+        if self._has_failed:
+            self._try()
+
     def _try(self) -> None:
         if self._attempt is not None:
             self.run_worker(self._tried(self._attempt, *PERIODS[self._period]), exclusive=True)
@@ -62,7 +67,9 @@ class Trial(Dialog[Answer]):
         self.draw()
         try:
             said = trial_paragraphs(await attempt(seconds), period)
+            self._has_failed = False
         except (Refused, Unreachable) as error:
+            self._has_failed = True
             said = [(f"They could not be tried: {error}.", BAD)]
         self._tell(said)
         self.draw()
@@ -70,7 +77,8 @@ class Trial(Dialog[Answer]):
     def on_key(self, event: events.Key) -> None:
         event.stop()
         if event.key == "y":
-            self.dismiss("apply")
+            if self.may_send():
+                self.dismiss("apply")
         elif event.key == "e":
             self.dismiss("edit")
         elif event.key == "w" and self._attempt is not None:
@@ -92,6 +100,21 @@ def change_paragraphs(
             default = short_amount(inherited.get(name) or "unlimited") + (" (default)" if inherited else "")
             was = default if old is None else short_amount(old)
             lines.append((f"{fit(TITLES[name], 17)} {was} → {short_amount(value)}", BOLD))
+    return lines
+
+
+def return_paragraphs(
+    own: Mapping[str, int | str | None], then: Mapping[str, int | str | None], whose: str
+) -> list[Paragraph]:
+    """A line a limit that is cleared: `requests/minute   99 → 8 (default)`; `whose` the value is that comes back."""
+    lines: list[Paragraph] = []
+    for name in LIMIT_FIELDS:
+        if (value := own.get(name)) is not None:
+            back = "unlimited" if (after := then.get(name)) is None else short_amount(after)
+            of = f" ({whose})" if whose else ""
+            changes = short_amount(value) != back
+            text = f"{short_amount(value)} → {back}{of}" if changes else f"{back}, as it is now{of}"
+            lines.append((f"{fit(TITLES[name], 17)} {text}", BOLD if changes else DIM))
     return lines
 
 

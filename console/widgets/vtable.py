@@ -69,6 +69,7 @@ class VTable(Widget, can_focus=True):
         self.ids: Sequence[str] = []
         self.cursor_id: str | None = None
         self.top = 0
+        self.wants_end = False  # the last key was End: who has more rows coming may go on
         self._lookup: Lookup = lambda _: None
         self._cursor = 0
         self._layout: list[tuple[int, int]] = []
@@ -198,7 +199,7 @@ class VTable(Widget, can_focus=True):
 
     def go(self, place: int) -> None:
         """The cursor to the row at `place`."""
-        self._cursor = place
+        self._cursor, self.wants_end = place, False
         self._settle()
         self.paint()
         self.post_message(self.Moved(self.cursor_id, by_hand=True))
@@ -212,6 +213,7 @@ class VTable(Widget, can_focus=True):
 
     def action_edge(self, edge: int) -> None:
         self.go(0 if edge == 0 else len(self.ids) - 1)
+        self.wants_end = edge != 0
 
     def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
         event.stop()

@@ -57,8 +57,9 @@ class PasswordPool:
         self._executor = ThreadPoolExecutor(threads, "argon2", initializer=_give_way)
         self._count = threading.Lock()
         self._unfinished = 0
-        # What an account that does not exist is checked against: nobody knows its password, we neither.
-        self._decoy = _computed(secrets.token_bytes(32), secrets.token_bytes(_SALT_BYTES), self._cost)
+        # What an account that does not exist is checked against: nobody knows its password, we neither. As a random
+        # digest it costs nothing to make; checking against it costs what checking against any other does.
+        self._decoy = _written(self._cost, secrets.token_bytes(_SALT_BYTES), secrets.token_bytes(_HASH_BYTES))
 
     def __repr__(self) -> str:
         return f"<PasswordPool {self._unfinished} of {self._most}>"
@@ -175,6 +176,13 @@ def _computed(password: bytes, salt: bytes, cost: Parameters) -> str:
         type=cost.type,
         version=cost.version,
     ).decode("ascii")
+
+
+def _written(cost: Parameters, salt: bytes, digest: bytes) -> str:
+    """The PHC string of a digest."""
+    numbers = f"v={cost.version}$m={cost.memory_cost},t={cost.time_cost},p={cost.parallelism}"
+    encoded = (base64.b64encode(part).decode("ascii").rstrip("=") for part in (salt, digest))
+    return "$".join(("$argon2id", numbers, *encoded))
 
 
 def _work(cost: Parameters) -> int:

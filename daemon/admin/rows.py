@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from common.protocol import (
     LIMIT_FIELDS,
     KeyRow,
@@ -111,10 +113,12 @@ def limit_row(house: House, limits: TargetLimits) -> LimitRow:
     """A target's limits and their use; what it does not say itself is None, unlimited is a word."""
     effective, own = limits.effective, limit_values(limits.own)
     # Every user is under `default` by itself: as a target, nobody uses it.
-    uses = [] if limits.target == DEFAULT else house.admission.in_use(limits.target)
+    is_default = limits.target == DEFAULT
+    uses = [] if is_default else house.admission.in_use(limits.target)
     return LimitRow(
         target=limits.target,
         effective=None if effective is None else limit_values(effective),
+        configured=limit_values(house.limits.configured) if is_default else msgspec.UNSET,
         use=[limit_use(house, use) for use in uses],
         **{name: getattr(own, name) for name in LIMIT_FIELDS},
     )

@@ -20,6 +20,7 @@ import msgspec
 
 from common.errors import Unavailable
 from common.protocol import VerifyReport
+from common.times import SECOND
 from daemon.access.actor import Actor
 from daemon.audit import records
 from daemon.audit.answers import answer_texts
@@ -27,7 +28,7 @@ from daemon.audit.chain import Record, checkpoint_message
 from daemon.audit.child import spawn_reader
 from daemon.audit.documents import split_request, weight
 from daemon.audit.recovery import close_crashed
-from daemon.audit.refusals import Refusals
+from daemon.audit.refusals import Refusals, record_of
 from daemon.audit.sealing import Sealer
 from daemon.audit.verify import Expectation
 from daemon.clock import Clock
@@ -37,6 +38,7 @@ from daemon.store.checkpoints import Checkpoint, add_checkpoint, last_checkpoint
 from daemon.store.database import Database, StoreFailed
 from daemon.store.journal import append, append_admin, close_exchange, head, open_exchange, unfinished_seq
 from daemon.store.partials import Progress, keep_progress, keep_segment, take_segments
+from daemon.store.refusing import Refusing, keep, kept, let_go, since
 
 log = logging.getLogger("gatelodge.audit")
 
@@ -182,11 +184,42 @@ class Journal:
         key_id: str | None = None,
         address: str = "",
         model: str = "",
+        client_label: str = "",
     ) -> None:
         """Count a refusal of a known caller; written once a minute, by caller and reason. Never waits."""
         self._refusals.count(
-            self._clock.wall(), reason=reason, user_id=user_id, user=user, key_id=key_id, address=address, model=model
+            self._clock.wall(),
+            reason=reason,
+            user_id=user_id,
+            user=user,
+            key_id=key_id,
+            address=address,
+            model=model,
+            client_label=records.text(client_label),
         )
+
+    async def set_down_refusals(self) -> None:
+        """Have every refusal so far in the store, durably; at once where nothing was refused since.
+        StoreFailed where that fails; the next time writes them, too."""
+        changed = self._refusals.changed()
+        if not changed:
+            return
+
+        def written(writing: asyncio.Future[None]) -> None:
+            if writing.cancelled() or writing.exception() is not None:
+                self._refusals.not_set_down(changed)
+
+        try:
+            writing = self._database.submit(partial(keep, counts=changed), always=True, repeatable=True)
+        except StoreFailed:
+            self._refusals.not_set_down(changed)
+            raise
+        writing.add_done_callback(written)
+        await asyncio.shield(writing)
+
+    async def refused_lately(self, seconds: int) -> list[tuple[int, int]]:
+        """Moment and number of what was refused within the last `seconds`, as far as it is set down."""
+        return await self._database.read(partial(since, since_us=self._clock.wall() - seconds * SECOND))
 
     async def admin(
         self, actor: Actor, verb: str, target: str, detail: dict[str, Any] | None = None, *, user_id: int | None = None
@@ -238,7 +271,8 @@ class Journal:
     # --- the daemon's own: start, time, end ---
 
     async def recover(self) -> int:
-        """Close as `crashed` what the last run left open; how many. Before anything is opened."""
+        """Close as `crashed` what the last run left open; how many. Before anything is opened or refused."""
+        self._refusals.put_back(await self._database.read(kept))
         recovered = 0
         while some := await self._database.write(
             partial(close_crashed, RECOVERED_AT_ONCE, at_us=self._clock.wall(), clock_us=self._clock.now())
@@ -254,6 +288,7 @@ class Journal:
             await asyncio.sleep(tick)
             try:
                 await self._catch_up(self._refusals.of_past_minutes(self._clock.wall()))
+                await self.set_down_refusals()
                 await self._seal_when_due()
             except Unavailable as failure:
                 log.warning("the journal is behind: %s", failure)
@@ -292,7 +327,7 @@ class Journal:
         """Their last copies lie in the store's log, which is to be emptied as soon as nobody reads it."""
         self._erased = True
 
-    async def _catch_up(self, refusals: list[Record]) -> None:
+    async def _catch_up(self, refusals: list[Refusing]) -> None:
         for request_id, end in list(self._unclosed.items()):
             await self._database.write(partial(_close, end, None), always=True)
             del self._unclosed[request_id]
@@ -300,7 +335,7 @@ class Journal:
         if refusals:
             now = self._clock.now()
             try:
-                await self._database.write(partial(_append_all, refusals, now), always=True)
+                await self._database.write(partial(_append_refusals, refusals, now), always=True)
             except StoreFailed:
                 self._refusals.put_back(refusals)
                 raise
@@ -410,9 +445,10 @@ def _set_down(segments: dict[str, list[bytes]], progress: dict[str, Progress], c
         keep_progress(conn, each)
 
 
-def _append_all(some: list[Record], clock_us: int, conn: sqlite3.Connection) -> None:
-    for record in some:
-        append(conn, msgspec.structs.replace(record, clock_us=clock_us))
+def _append_refusals(counts: list[Refusing], clock_us: int, conn: sqlite3.Connection) -> None:
+    for count in counts:
+        append(conn, msgspec.structs.replace(record_of(count), clock_us=clock_us))
+    let_go(conn, counts)
 
 
 def _seal(sealer: Sealer, at_us: int, conn: sqlite3.Connection) -> Checkpoint | None:

@@ -27,12 +27,12 @@ def opened(exchange: Exchange, *, at_us: int) -> Record:
         user_id=exchange.user_id,
         user=exchange.user,
         key_id=exchange.key_id,
-        client_label=_text(exchange.client_label),
+        client_label=text(exchange.client_label),
         address=exchange.address,
-        user_agent=_text(exchange.user_agent),
+        user_agent=text(exchange.user_agent),
         route=exchange.route,
-        model_asked=_text(exchange.model_asked),
-        model=_text(exchange.model),
+        model_asked=text(exchange.model_asked),
+        model=text(exchange.model),
         upstream=exchange.upstream,
         stream=int(exchange.stream),
         received_us=exchange.received,
@@ -51,7 +51,7 @@ def closed(exchange: Exchange, *, at_us: int, clock_us: int) -> Record:
         request_id=exchange.request_id,
         user_id=exchange.user_id,
         state=(state or EndState.REFUSED).value,
-        error=_text(exchange.error)[:LONGEST_ERROR],
+        error=text(exchange.error)[:LONGEST_ERROR],
         sent_upstream=int(exchange.sent_upstream),
         tokens_in=_count(exchange.usage.tokens_in),
         tokens_out=_count(exchange.usage.tokens_out),
@@ -61,7 +61,7 @@ def closed(exchange: Exchange, *, at_us: int, clock_us: int) -> Record:
         first_byte_us=exchange.first_byte,
         ended_us=exchange.ended or at_us,
         # Where it was opened for is in its opening record; here only where it went instead.
-        model=_text(exchange.model) if exchange.tried else None,
+        model=text(exchange.model) if exchange.tried else None,
         upstream=exchange.upstream if exchange.tried else None,
         detail=_detail(exchange) if exchange.tried or exchange.cost is not None else None,
     )
@@ -72,7 +72,7 @@ def _detail(exchange: Exchange) -> str:
     detail: dict[str, Any] = {}
     if exchange.tried:
         detail["tried"] = [
-            {"upstream": each.upstream, "model": _text(each.model), "error": _text(each.error)[:LONGEST_ERROR]}
+            {"upstream": each.upstream, "model": text(each.model), "error": text(each.error)[:LONGEST_ERROR]}
             for each in exchange.tried
         ]
     if exchange.cost is not None:
@@ -91,9 +91,9 @@ def undelivered(record: Record) -> Record:
     )
 
 
-def _text(text: str) -> str:
+def text(foreign: str) -> str:
     """Text without lone surrogates."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+    return foreign if foreign.isascii() else foreign.encode("utf-8", "replace").decode()
 
 
 def _count(number: int | None) -> int | None:

@@ -155,6 +155,9 @@ class Engine:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=words,
+                # Its threads sleep where they wait for each other. Spinning, they would take the processors from the
+                # gateway, its callers and themselves: on a busy machine an answer takes twenty times as long.
+                env={"OMP_WAIT_POLICY": "passive", **os.environ},
                 start_new_session=True,  # a terminal's Ctrl-C goes to the daemon alone, which lets answers end first
             )
         finally:

@@ -1,8 +1,9 @@
 """Who used what: sums over the journal, from hours added up before and from records directly for the rest.
 
 Rules: an exchange counts where it was received, with what it cost in the end. The sums are exact, whatever has been
-added up: records behind `usage_through` and hours of which only a part is asked for are read themselves. Adding up
-takes so many records at a time: the sums are made by a reader, the writer only adds them.
+added up: records behind `usage_through` and hours of which only a part is asked for are read themselves, and refusals
+of the running minute where they are set down. Adding up takes so many records at a time: the sums are made by a reader,
+the writer only adds them.
 """
 
 from __future__ import annotations
@@ -159,25 +160,34 @@ def _parts(conn: sqlite3.Connection, span: Span) -> tuple[list[str], list[int | 
     at = f"o.received_us / {width} * {width}"
     exchanges = f"SELECT {at}, {_WHO}, {_OF_EXCHANGES} GROUP BY 1, 2, 3, 4, 5"
     # The names of a compound's columns are those of its first part.
-    first = f"SELECT 0 AS at_us, '' AS \"user\", '' AS model, '' AS key_id, '' AS client_label, {_zeros()} WHERE 0"
+    nothing = ", ".join(f"0 AS {name}" for name in _NAMES[:-1])
+    running = (
+        f'SELECT at_us / {width} * {width} AS at_us, "user", model, key_id, client_label, {nothing},'
+        " number AS refusals FROM refusing WHERE at_us >= ? AND at_us < ?"
+    )
     from_hour, to_hour = -(-span.since_us // HOUR), span.until_us // HOUR
     if not span.hours or from_hour >= to_hour:
-        return [first, f"SELECT * FROM ({exchanges})"], [span.since_us, span.until_us]
+        return [running, f"SELECT * FROM ({exchanges})"], [span.since_us, span.until_us] * 2
     parts = [
-        first,
+        running,
         f'SELECT hour * {HOUR}, "user", model, key_id, client_label, {columns} FROM usage_hours'
         " WHERE hour >= ? AND hour < ?",
         f"SELECT o.received_us / {HOUR} * {HOUR}, {_WHO}, {_OF_RECORDS}"
         " AND o.received_us >= ? AND o.received_us < ? GROUP BY 1, 2, 3, 4, 5",
     ]
     last = head(conn).seq
-    values: list[int | str] = [from_hour, to_hour, through(conn), last, from_hour * HOUR, to_hour * HOUR]
+    values: list[int | str] = [
+        span.since_us,
+        span.until_us,
+        from_hour,
+        to_hour,
+        through(conn),
+        last,
+        from_hour * HOUR,
+        to_hour * HOUR,
+    ]
     for since, until in ((span.since_us, from_hour * HOUR), (to_hour * HOUR, span.until_us)):
         if since < until:
             parts.append(f"SELECT * FROM ({exchanges})")
             values += [since, until]
     return parts, values
-
-
-def _zeros() -> str:
-    return ", ".join(f"0 AS {name}" for name in _NAMES)

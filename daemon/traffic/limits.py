@@ -84,6 +84,11 @@ class Limits:
         """How far back, in microseconds, the longest window of any target looks."""
         return self._rules.needed_history()
 
+    @property
+    def configured(self) -> Mapping[str, int | None]:
+        """The configuration's values, which `default` returns to where it is cleared."""
+        return self._seed
+
     # --- what people do ---
 
     def show(self, target: str | None = None) -> list[TargetLimits]:

@@ -53,16 +53,21 @@ def mutate(rows: Sequence[Row], jobs: int) -> int:
         print(said)
         print("assurance: with every guard in place the tests are not green; nothing was tried")
         return 1
-    total = missed = 0
+    total = 0
+    missed: list[str] = []
     for verdict in try_all(sorted(rows, key=order), jobs=jobs):
         total += 1
         where = f"{verdict.row.letter:4} {verdict.mutation.path}: {_short(verdict.mutation.old)}"
         if verdict.caught_by:
             print(f"caught  {where}  by {verdict.caught_by} in {verdict.seconds:.1f} s", flush=True)
         else:
-            missed += 1
-            print(f"MISSED  {where}\n{verdict.said}", flush=True)
-    print(f"{total} guards taken away, {total - missed} noticed, {missed} not; {time.monotonic() - since:.0f} s")
+            missed.append(f"MISSED  {where}  after {verdict.seconds:.1f} s")
+            print(f"{missed[-1]}\n{verdict.said}", flush=True)
+    if missed:  # once more at the end, where a log that was cut still has them
+        print("\n".join(missed))
+    print(
+        f"{total} guards taken away, {total - len(missed)} noticed, {len(missed)} not; {time.monotonic() - since:.0f} s"
+    )
     return 1 if missed or not total else 0
 
 

@@ -109,9 +109,18 @@ def _try_in_one_of(copies: SimpleQueue[Path], row: Row, mutation: Mutation) -> V
     since = time.monotonic()
     try:
         with applied(scratch, mutation):
-            status, said = run(scratch, row.tests_of(mutation))
+            caught, said = _noticed(scratch, row.tests_of(mutation))
+            if not caught:
+                # A guard against a race is missed by whoever wins the race: once more, and the verdict says so.
+                caught, said = _noticed(scratch, row.tests_of(mutation))
+                caught = caught and f"{caught} (at the second try)"
     finally:
         copies.put(scratch)
-    failed = re.search(r"^(?:FAILED|ERROR) (tests/\S+)", said, re.MULTILINE)
-    caught = failed.group(1) if status == 1 and failed else ""
     return Verdict(row, mutation, caught, time.monotonic() - since, said)
+
+
+def _noticed(scratch: Path, tests: tuple[str, ...]) -> tuple[str, str]:
+    """The first test that failed, empty where none did; and what pytest said."""
+    status, said = run(scratch, tests)
+    failed = re.search(r"^(?:FAILED|ERROR) (tests/\S+)", said, re.MULTILINE)
+    return (failed.group(1) if status == 1 and failed else ""), said

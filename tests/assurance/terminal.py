@@ -58,15 +58,15 @@ ROWS = (
         ),
         (
             Mutation(
-                "console/screens/exchange.py",
-                "lines = clean_block(words).split",
-                "lines = words.split",
+                "console/screens/reading.py",
+                "in clean_block(shown).split",
+                "in shown.split",
                 (f"{BOXES}[live]",),
             ),
             Mutation(
-                "console/screens/audited.py",
-                "lines = clean_block(_cut(words)).split",
-                "lines = _cut(words).split",
+                "console/screens/reading.py",
+                "in clean_block(shown).split",
+                "in shown.split",
                 (f"{BOXES}[audit]",),
             ),
             Mutation(

@@ -11,10 +11,13 @@ import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from console.app import Lodge
 from console.cells import cell_len
 from console.screens import TABS
+from console.screens.framed import Framed
 from tests.rigs.console import frame_of
 from tests.rigs.showcase import showcase
 from tests.rigs.until import until
@@ -37,7 +40,7 @@ class Scene:
 
 PAGES = {
     "live": "q#3",
-    "users": "7K2M-QX",
+    "users": "7K-2MQX",
     "keys": "laptop",
     "models": "qwen3:4b",
     "usage": "yuki.小林",
@@ -49,7 +52,7 @@ SCENES = (
     *(Scene(tab.name, (tab.digit,), PAGES[tab.name]) for tab in TABS),
     Scene("cancel", ("1", "j", "c"), "[y] yes"),
     Scene("exchange", ("1", "enter"), "宿題は金曜日まで"),
-    Scene("audited", ("6", "enter"), "chk-2026-03"),
+    Scene("audited", ("6", "enter"), "sealed by 48230"),
     Scene("help", ("2", "question_mark"), "Approve"),
     Scene("edit-limits", ("7", "j", "e"), "Esc"),
 )
@@ -71,12 +74,14 @@ async def draw(folder: Path, size: tuple[int, int], *, pictures: bool = False) -
                 page = next(tab.name for tab in TABS if tab.digit == key)
                 await app.go_to(page)
                 await until(lambda words=PAGES[page]: words in frame_of(app) or app.main.tick(), timeout=30, what=page)
-            await until(lambda wanted=scene.words: wanted in frame_of(app), timeout=30, what=f"{scene.name} is whole")
+            await until(partial(_holds, app, scene.words), timeout=30, what=f"{scene.name} is whole")
             before = ""
             while (frame := frame_of(app)) != before:  # as it stays
                 before = frame
                 await pilot.pause(0.01)
-                app.main.tick()
+                for screen in app.screen_stack:
+                    if isinstance(screen, Framed):
+                        screen.tick()
                 await pilot.pause()
             drawn[scene.name] = picture(app.export_screenshot(title="gatelodge")) if pictures else frame + "\n"
             while len(app.screen_stack) > 1 or app.prompt.is_asking:
@@ -84,6 +89,12 @@ async def draw(folder: Path, size: tuple[int, int], *, pictures: bool = False) -
             if "j" in scene.keys:
                 await pilot.press("g")
     return drawn
+
+
+def _holds(app: Lodge, words: str) -> bool:
+    """Whether they are in sight, or in a text that goes on below."""
+    view = getattr(app.screen, "view", None)
+    return words in frame_of(app) or any(words in text for text, _ in getattr(view, "paragraphs", ()))
 
 
 def picture(svg: str) -> str:

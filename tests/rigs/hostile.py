@@ -14,6 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+from rich.segment import Segment
+from textual.color import Color
+
 from common.protocol import (
     LIMIT_FIELDS,
     VERBS,
@@ -41,6 +45,7 @@ from common.protocol import (
     UserStatus,
 )
 from common.untrusted import is_unsafe
+from console.guard import OutputGuard
 from tests.rigs.scripted_daemon import ScriptedDaemon
 from tests.rigs.specimens import MOMENT, Words, specimen
 
@@ -122,6 +127,24 @@ def fill(daemon: ScriptedDaemon, strings: Sequence[str]) -> None:
                 daemon.send()  # all of them in one message would be larger than a message may be
     daemon.totals = Totals(running=len(strings), seats=7, queued=3, oldest_queued=MOMENT)
     _answer_with(daemon, strings)
+
+
+def watched_guard(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the output guard had to take out, from now on."""
+    found: list[str] = []
+    apply = OutputGuard.apply
+
+    def watched(self: OutputGuard, segments: list[Segment], background: Color) -> list[Segment]:
+        safe = apply(self, segments, background)
+        found.extend(
+            f"{before.text!r} -> {after.text!r}"
+            for before, after in zip(segments, safe, strict=True)
+            if before.text != after.text
+        )
+        return safe
+
+    monkeypatch.setattr(OutputGuard, "apply", watched)
+    return found
 
 
 def _cycle(literal: Any) -> itertools.cycle[Any]:

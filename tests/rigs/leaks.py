@@ -148,7 +148,12 @@ def secrets_of_a_run(folder: Path) -> Iterator[Run]:
     """Collect from everything that runs in this process; its log, of every level, goes to `folder`/log."""
     run = Run()
     root = logging.getLogger()
-    handlers, level = root.handlers, root.level
+    handlers = root.handlers
+    told = (
+        root,
+        *map(logging.getLogger, ("aiosqlite", "httpx", "httpcore", "asyncio", "tornado.access", "tornado.general")),
+    )
+    levels = [logger.level for logger in told]
     optional = {name: getattr(logging, name) for name in ("_srcfile", "logThreads", "logProcesses")}
     optional["logMultiprocessing"] = logging.logMultiprocessing
     _children.clear()
@@ -185,7 +190,8 @@ def secrets_of_a_run(folder: Path) -> Iterator[Run]:
         finally:
             writer.stop()
             root.handlers = handlers
-            root.setLevel(level)
+            for logger, level in zip(told, levels, strict=True):
+                logger.setLevel(level)  # tests that come after would pay for every line of aiosqlite's
             for name, value in optional.items():
                 setattr(logging, name, value)
 

@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 
 from common.protocol import (
+    LIVE_FOLLOW,
     PROTOCOL_VERSION,
     VERBS,
     Batch,
@@ -148,7 +149,8 @@ class ScriptedDaemon:
                 if writer in self.watchers:
                     self.watchers.remove(writer)
             else:
-                await self._answer(writer, path[1:], json.loads(await reader.readexactly(length) or b"{}"))
+                if await self._answer(writer, path[1:], json.loads(await reader.readexactly(length) or b"{}")):
+                    await reader.read()  # it goes on until the console leaves
         except (ConnectionError, asyncio.IncompleteReadError, ValueError):
             pass
         finally:
@@ -165,7 +167,9 @@ class ScriptedDaemon:
             writer.write((_head(200) if message is hello else b"") + msgspec.json.encode(message) + b"\n")
         self.watchers.append(writer)
 
-    async def _answer(self, writer: asyncio.StreamWriter, name: str, question: dict[str, Any]) -> None:
+    async def _answer(self, writer: asyncio.StreamWriter, name: str, question: dict[str, Any]) -> bool:
+        """Answer; whether more would follow: what is followed ends only when it is said to have."""
+        goes_on = False
         self.asked.append((name, question))
         verb = _VERBS[name]
         answer = self.answers.get(name, [] if verb.form == "many" or verb.answer.__class__ is not type else None)
@@ -177,12 +181,14 @@ class ScriptedDaemon:
             writer.write(_head(409) + msgspec.json.encode(answer))
         elif verb.form == "many":
             assert isinstance(answer, Sequence)
-            lines = [msgspec.json.encode(item) + b"\n" for item in (*answer, End())]
+            goes_on = name == LIVE_FOLLOW.name and not any(news.ended for news in answer)
+            lines = [msgspec.json.encode(item) + b"\n" for item in (*answer, *(() if goes_on else (End(),)))]
             writer.write(_head(200) + b"".join(lines))
         else:
             body = msgspec.json.encode(answer)
             writer.write(_head(200, len(body)) + body)
         await writer.drain()
+        return goes_on
 
 
 def _head(status: int, length: int | None = None) -> bytes:

@@ -32,7 +32,7 @@ from console.app import Lodge
 from tests.rigs import showcase_records as records
 from tests.rigs.console import console_at
 from tests.rigs.scripted_daemon import ScriptedDaemon
-from tests.rigs.showcase_records import CODER, LLAMA, NOW, QWEN, ago
+from tests.rigs.showcase_records import CODER, FROM, KEYS, LLAMA, NOW, QWEN, ago, request_id
 from tests.rigs.until import until
 
 SEAT = "alice@gw1"
@@ -69,7 +69,7 @@ async def showcase(folder: Path, *, size: tuple[int, int]) -> AsyncIterator[tupl
 
 def furnish(daemon: ScriptedDaemon) -> None:
     """Put it all there."""
-    for user in (*_users(), *_registrations()):
+    for user in (*_users(), *registrations()):
         daemon.put("registration" if user.code else "user", user.code or str(user.id), user)
     for key in _keys():
         daemon.put("key", key.id, key)
@@ -93,6 +93,7 @@ def furnish(daemon: ScriptedDaemon) -> None:
     )
     daemon.answers["upstreams/list"] = _upstreams()
     daemon.answers["models/list"] = records.models()
+    daemon.answers["models/access"] = records.access()
     limits, uses = records.limits()
     daemon.answers["limits/show"] = lambda question: [
         row for row in limits if question.get("target") in (None, row.target)
@@ -137,20 +138,22 @@ def _users() -> list[UserRow]:
     ]
 
 
-def _registrations() -> list[UserRow]:
+def registrations() -> list[UserRow]:
+    """Who waits to be let in."""
     more = {"status": "pending", "approved": None, "keys": 0}
     return [
         msgspec.structs.replace(
-            _user(0, "sofia@example.org", code="7K2M-QX", address="192.0.2.77", created=ago(2520), **more), id=None
+            _user(0, "sofia@example.org", code="7K-2MQX", address="192.0.2.77", created=ago(2520), **more), id=None
         ),
         msgspec.structs.replace(
-            _user(0, "tom@example.org", code="P4WD-9R", address="192.0.2.143", created=ago(260), **more), id=None
+            _user(0, "tom@example.org", code="P4-WD9R", address="192.0.2.143", created=ago(260), **more), id=None
         ),
     ]
 
 
-def _key(key_id: str, user: str, label: str, **given: Any) -> KeyRow:
+def _key(user: str, label: str, **given: Any) -> KeyRow:
     defaults: dict[str, Any] = {
+        "id": KEYS.get(label, ""),
         "state": "active",
         "purpose": "inference",
         "models": [],
@@ -160,24 +163,26 @@ def _key(key_id: str, user: str, label: str, **given: Any) -> KeyRow:
         "revoked": None,
         "previous_until": None,
         "last_used": ago(12),
-        "last_address": "192.0.2.7",
+        "last_address": FROM.get(label, "192.0.2.7"),
         "version": 1,
     }
-    return KeyRow(id=key_id, user=user, label=label, **(defaults | given))
+    return KeyRow(user=user, label=label, **(defaults | given))
 
 
 def _keys() -> list[KeyRow]:
     return [
-        _key("k_8f3a61c0", "ana.lopez@example.org", "laptop", last_used=ago(2)),
-        _key("k_0b12de77", "joe@example.org", "editor", last_used=ago(340), last_address="192.0.2.42"),
-        _key("k_c3d94410", "ana.lopez@example.org", "notebook", models=["qwen3:*"], last_used=ago(86400 * 3)),
-        _key("k_55e0aa19", "ci-runner@example.org", "ci", addresses=["192.0.2.0/28"], expires=ago(-86400 * 5)),
-        _key("k_90417bfe", "n8n@example.org", "workflows", previous_until=ago(-1800), last_used=ago(60)),
-        _key("k_77a1b2c3", "yuki.小林@example.org", "ノート", last_used=ago(7200)),
-        _key("k_e1f2a3b4", "priya.ramanathan@physics.example.org", "cluster", last_used=ago(5)),
-        _key("k_prom0001", "alice@example.org", "prometheus", purpose="metrics", last_used=ago(9)),
-        _key("k_old00001", "old.student@example.org", "laptop", state="suspended", last_used=None, last_address=None),
-        _key("k_dead0001", "joe@example.org", "old phone", state="revoked", revoked=ago(86400 * 8)),
+        _key("ana.lopez@example.org", "laptop", last_used=ago(41)),
+        _key("joe@example.org", "editor", last_used=ago(4)),
+        _key("ana.lopez@example.org", "notebook", models=["qwen3:*"], last_used=ago(86400 * 3)),
+        _key("ci-runner@example.org", "ci", addresses=["192.0.2.0/28"], expires=ago(-86400 * 5), last_used=ago(17)),
+        _key("n8n@example.org", "workflows", previous_until=ago(-1800), last_used=ago(3)),
+        _key("yuki.小林@example.org", "ノート", last_used=ago(6)),
+        _key("priya.ramanathan@physics.example.org", "cluster", last_used=ago(905)),
+        _key("alice@example.org", "prometheus", purpose="metrics", last_used=ago(9)),
+        _key(
+            "old.student@example.org", "laptop", id="oLd4x7Zk0Q", state="suspended", last_used=None, last_address=None
+        ),
+        _key("joe@example.org", "old phone", id="dEa7Rp31hN", state="revoked", revoked=ago(86400 * 8)),
     ]
 
 
@@ -201,11 +206,11 @@ def _upstreams() -> list[UpstreamRow]:
         ),
         UpstreamRow(
             name="gpu2",
-            kind="llama.cpp",
+            kind="openai",
             url="http://192.0.2.22:8080",
             state="ok",
             error=None,
-            version="b6700",
+            version=None,
             seats=8,
             running=3,
             queued=0,
@@ -213,21 +218,21 @@ def _upstreams() -> list[UpstreamRow]:
             probed_seats=None,
             latency_ms=3.1,
             loaded=1,
-            vram=21_800_000_000,
+            vram=0,
         ),
         UpstreamRow(
             name="attic",
             kind="ollama",
             url="http://192.0.2.29:11434",
             state="down",
-            error="the upstream attic refused the connection",
+            error="the upstream attic cannot be reached: connection refused",
             version=None,
             seats=2,
             running=0,
             queued=0,
             models=None,
             probed_seats=None,
-            last_error="the upstream attic refused the connection",
+            last_error="the upstream attic cannot be reached: connection refused",
         ),
     ]
 
@@ -244,20 +249,20 @@ def _live() -> list[LiveRow]:
             ("run", "yuki.小林@example.org", "ノート", QWEN, "gpu1", 6.5, 322, 104.0, 0.0),
             ("prefill", "n8n@example.org", "workflows", CODER, "gpu2", 3.1, 0, None, None),
             ("queued", "ana.lopez@example.org", "laptop", LLAMA, "gpu1", 41.0, 0, None, None),
-            ("queued", "max@example.org", "login", LLAMA, "gpu1", 22.0, 0, None, None),
+            ("queued", "yuki.小林@example.org", "", LLAMA, "gpu1", 22.0, 0, None, None),
             ("queued", "joe@example.org", "editor", LLAMA, "gpu1", 4.0, 0, None, None),
         )
     ):
         queued = state == "queued"
         rows.append(
             LiveRow(
-                request_id=f"{0x8F2C1A70 + 0x1010101 * number:08x}-0000-4000-8000-{number:012x}",
+                request_id=request_id(number),
                 state=state,  # type: ignore[arg-type]
                 position=number - 6 if queued else None,
                 user=user,
-                key=None if label == "login" else f"k_{0x8F3A61C0 + number * 7:08x}",
+                key=KEYS.get(label),
                 client_label=label,
-                address=f"192.0.2.{7 + 11 * number}",
+                address=FROM.get(label, "192.0.2.95"),
                 route="/api/chat" if number % 3 else "/v1/chat/completions",
                 model=model,
                 upstream=upstream,
@@ -282,9 +287,9 @@ def _ended() -> list[EndedRow]:
             "error": None,
             "count": 1,
             "user": "joe@example.org",
-            "key": "k_0b12de77",
+            "key": KEYS["editor"],
             "client_label": "editor",
-            "address": "192.0.2.42",
+            "address": FROM["editor"],
             "route": "/api/chat",
             "model": QWEN,
             "upstream": "gpu1",
@@ -298,7 +303,7 @@ def _ended() -> list[EndedRow]:
         return EndedRow(id=name, request_id="" if state == "refused" else name, state=state, **(defaults | given))
 
     return [
-        row("51d0c2ee-0000-4000-8000-00000000e001", "ok", 2.0),
+        row(request_id(100), "ok", 2.0),
         row(
             "refused-1",
             "refused",
@@ -306,7 +311,13 @@ def _ended() -> list[EndedRow]:
             count=3,
             error="requests_per_minute",
             user="ci-runner@example.org",
+            key=KEYS["ci"],
             client_label="ci",
+            address=FROM["ci"],
+            route="/api/chat",
+            model=CODER,
+            upstream="",
+            received=ago(42.0),
             tokens_in=None,
             tokens_out=None,
             tokens_per_second=None,
@@ -332,7 +343,7 @@ def _followed(request_id: str) -> LiveNews:
             log_id=48_240,
             admitted=row.received,
             limits=[
-                LimitUse(f"user:{row.user}", "concurrency", 2, 2, None),
+                LimitUse(f"user:{row.user}", "concurrency", 1, 2, None),
                 LimitUse(f"user:{row.user}", "requests_per_minute", 8, 60, ago(-41)),
             ],
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from typing import Any
 
@@ -19,6 +20,7 @@ from common.protocol import (
     LimitsTried,
     LimitUse,
     LimitValues,
+    ModelAccess,
     ModelRow,
     TriedLimit,
     TriedUser,
@@ -29,6 +31,38 @@ from common.protocol import (
 
 NOW = times.from_iso("2026-03-14T14:02:31Z")
 LLAMA, QWEN, CODER, EMBED = "llama3.3:70b", "qwen3:4b", "qwen2.5-coder:32b", "nomic-embed-text"
+
+
+# A key of each, as the daemon makes their ids (`daemon/access/keys.py`), and where it is used from.
+KEYS = {
+    "laptop": "3fKd81QxZa",
+    "editor": "b0TqW7e2Lm",
+    "notebook": "C9d4410pRs",
+    "ci": "55eYHa19Kd",
+    "workflows": "90Vb17BfEx",
+    "ノート": "7Ga1b2cT3w",
+    "cluster": "e1MfJ2a3B4",
+    "prometheus": "Pr0m8uJx2c",
+}
+FROM = {
+    "laptop": "192.0.2.7",
+    "editor": "192.0.2.42",
+    "cluster": "192.0.2.29",
+    "ci": "192.0.2.10",
+    "ノート": "192.0.2.62",
+    "workflows": "192.0.2.73",
+}
+
+
+def request_id(number: int) -> str:
+    """A request id as `daemon/exchange.py` makes them, always the same."""
+    value = int.from_bytes(hashlib.sha256(b"request %d" % number).digest()[:16], "big")
+    return "".join("0123456789abcdefghjkmnpqrstvwxyz"[value >> shift & 31] for shift in range(125, -1, -5))
+
+
+def digest(words: str) -> str:
+    """A SHA-256, always the same."""
+    return hashlib.sha256(words.encode()).hexdigest()
 
 
 def ago(seconds: float) -> str:
@@ -50,12 +84,14 @@ def models() -> list[ModelRow]:
             family=family,
             parameters=size,
             quantization=quant,
-            modified=ago(86400 * 20),
-            **({"loaded": False, "default": False} | given),
+            **({"loaded": False, "default": False, "modified": ago(86400 * 20)} | given),
         )
 
+    def memory(size: int) -> dict[str, Any]:
+        return {"memory": size, "vram": size, "context": 8192}
+
     return [
-        row(LLAMA, "gpu1", 42.5, "llama", "70.6B", "Q4_K_M", loaded=True, vram=40_100_000_000, expires=ago(-240)),
+        row(LLAMA, "gpu1", 42.5, "llama", "70.6B", "Q4_K_M", loaded=True, expires=ago(-240), **memory(40_100_000_000)),
         row(
             QWEN,
             "gpu1",
@@ -65,12 +101,35 @@ def models() -> list[ModelRow]:
             "Q4_K_M",
             loaded=True,
             default=True,
-            vram=4_200_000_000,
             expires=ago(-290),
+            **memory(4_200_000_000),
         ),
         row(EMBED, "gpu1", 0.27, "nomic-bert", "137M", "F16"),
         row("gemma3:27b", "gpu1", 17.4, "gemma3", "27.4B", "Q4_K_M"),
-        row(CODER, "gpu2", 19.9, "qwen2", "32.8B", "Q4_K_M", loaded=True, vram=21_800_000_000),
+        # A llama.cpp tells less of its model, and nothing of the GPU.
+        row(CODER, "gpu2", 19.9, "", "32.8B", "Q4_K_M", loaded=True, context=32_768, memory=19_900_000_000, vram=0),
+    ]
+
+
+def access() -> list[ModelAccess]:
+    """Who may use a model: who has a login, and the keys for all models."""
+
+    def way(user: str, label: str = "") -> ModelAccess:
+        return ModelAccess(user=user, by="key" if label else "login", key=KEYS.get(label), label=label, pattern=None)
+
+    return [
+        way("alice@example.org"),
+        way("ana.lopez@example.org"),
+        way("ana.lopez@example.org", "laptop"),
+        way("ci-runner@example.org", "ci"),
+        way("joe@example.org"),
+        way("joe@example.org", "editor"),
+        way("max@example.org"),
+        way("n8n@example.org", "workflows"),
+        way("priya.ramanathan@physics.example.org"),
+        way("priya.ramanathan@physics.example.org", "cluster"),
+        way("yuki.小林@example.org"),
+        way("yuki.小林@example.org", "ノート"),
     ]
 
 
@@ -93,20 +152,20 @@ def limits() -> tuple[list[LimitRow], list[LimitUse]]:
             tokens_per_day=10_000_000,
             effective=msgspec.structs.replace(default, tokens_per_day=10_000_000),
         ),
-        LimitRow(target="key:k_90417bfe", requests_per_hour=300),
-        LimitRow(target=f"model:{LLAMA}", concurrency=4, tokens_per_minute=20_000),
+        LimitRow(target=f"key:{KEYS['workflows']}", requests_per_hour=300),
+        LimitRow(target=f"model:{LLAMA}", concurrency=3, tokens_per_minute=20_000),
         LimitRow(target="address:192.0.2.0/24", requests_per_minute=600),
     ]
     uses = [
         use("user:ci-runner@example.org", "requests_per_minute", 10, 10, 12),
-        use(f"model:{LLAMA}", "concurrency", 4, 4, None),
+        use(f"model:{LLAMA}", "concurrency", 3, 3, None),
         use(f"model:{LLAMA}", "tokens_per_minute", 14_210, 20_000, 9),
         use("user:priya.ramanathan@physics.example.org", "tokens_per_day", 6_812_004, 10_000_000, 3600 * 5),
-        use("user:ana.lopez@example.org", "concurrency", 2, 2, None),
+        use("user:ana.lopez@example.org", "concurrency", 1, 2, None),
         use("user:ana.lopez@example.org", "requests_per_minute", 8, 60, 41),
         use("user:ana.lopez@example.org", "tokens_per_day", 240_112, 2_000_000, 7200),
         use("user:joe@example.org", "requests_per_day", 1204, 5000, 1800),
-        use("key:k_90417bfe", "requests_per_hour", 61, 300, 300),
+        use(f"key:{KEYS['workflows']}", "requests_per_hour", 61, 300, 300),
         use("address:192.0.2.0/24", "requests_per_minute", 118, 600, 6),
     ]
     return rows, uses
@@ -148,6 +207,9 @@ def _usage_row(kind: Any, name: str, weight: float, **given: Any) -> Any:
     return kind(**(figures | given))
 
 
+_HOUR = 3_600_000_000
+
+
 def usage(question: dict[str, Any]) -> Usage:
     weights = {
         "user": {
@@ -159,13 +221,25 @@ def usage(question: dict[str, Any]) -> Usage:
             "n8n@example.org": 0.3,
         },
         "model": {LLAMA: 8.0, CODER: 4.4, QWEN: 2.8, EMBED: 0.2},
-        "key": {"k_e1f2a3b4": 6.3, "k_55e0aa19": 4.1, "k_8f3a61c0": 2.7, "": 1.1},
-        "client": {"cluster": 6.3, "ci": 4.1, "laptop": 2.7, "": 2.0},
+        "key": {KEYS["cluster"]: 6.3, KEYS["ci"]: 4.1, KEYS["laptop"]: 2.7, KEYS["editor"]: 1.2, "": 1.1},
+        "client": {"cluster": 6.3, "ci": 4.1, "laptop": 2.7, "editor": 1.2, "": 1.1},
     }[question["by"]]
-    rows = [_usage_row(UsageRow, name, weight) for name, weight in weights.items()]
-    if question["by"] == "user":
-        rows[1] = _usage_row(UsageRow, "ci-runner@example.org", 4.1, refusals=212)
-    series = [_usage_row(UsageBucket, "", max(0.05, wave(n, 0.6, 0.6)), start=ago(86400 - 3600 * n)) for n in range(24)]
+    refused = {"user": "ci-runner@example.org", "model": CODER, "key": KEYS["ci"], "client": "ci"}[question["by"]]
+    rows = [
+        _usage_row(UsageRow, name, weight, refusals=212 if name == refused else 0) for name, weight in weights.items()
+    ]
+    waves = [max(0.05, wave(n, 0.6, 0.6)) for n in range(25)]
+    share = sum(weights.values()) / sum(waves)
+    series = [
+        _usage_row(
+            UsageBucket,
+            "",
+            each * share,
+            start=times.iso(NOW // _HOUR * _HOUR - (24 - n) * _HOUR),
+            refusals={15: 120, 16: 71, 24: 21}.get(n, 0),
+        )
+        for n, each in enumerate(waves)
+    ]
     return Usage(
         since=ago(86400),
         until=ago(0),
@@ -178,7 +252,11 @@ def usage(question: dict[str, Any]) -> Usage:
     )
 
 
-_ERRORS = {"refused": "requests_per_minute: 3 times", "upstream_error": "the upstream gpu1 broke off"}
+_ERRORS = {
+    "refused": "requests_per_minute, 3 times",
+    "upstream_error": "the upstream gpu1 broke off: it closed the connection in the middle of its answer",
+    "cancelled_by_admin": "cancelled by an administrator",
+}
 _PROMPTS = (
     ("ok", "Summarise the attached minutes in five bullet points, then list who promised what."),
     ("ok", "def total(prices):  # why is this slow for a million rows?"),
@@ -195,38 +273,42 @@ _PROMPTS = (
 
 def audit() -> list[AuditRow]:
     rows = []
-    people = (LLAMA, "ana.lopez@example.org"), (CODER, "ci-runner@example.org"), (QWEN, "yuki.小林@example.org")
+    people = (
+        (LLAMA, "gpu1", "ana.lopez@example.org", "laptop"),
+        (CODER, "gpu2", "ci-runner@example.org", "ci"),
+        (QWEN, "gpu1", "yuki.小林@example.org", "ノート"),
+    )
     for number in range(60):
         state, prompt = _PROMPTS[number % len(_PROMPTS)]
-        model, user = people[number % 3]
-        since = 20 + 97 * number
-        refused = state == "refused"
+        model, upstream, user, label = people[number % 3]
+        since, took = 20 + 97 * number, 9.5 + number
+        given: dict[str, Any] = {
+            "request_id": request_id(1000 + number),
+            "route": "/api/chat",
+            "upstream": upstream,
+            "tokens_in": 210 + 13 * number,
+            "tokens_out": 430 + 21 * number,
+            "admitted": ago(since),
+            "seated": ago(since - 0.1),
+            "first_byte": ago(since - 0.6),
+            "ended": ago(since - took),
+        }
+        if state == "refused":  # one record for all of a minute, which has no more than this
+            given = dict.fromkeys(given) | {"request_id": "", "route": "", "upstream": ""}
         rows.append(
             AuditRow(
                 log_id=48_210 - 2 * number,
-                request_id="" if refused else f"{0x51D0C2EE + number * 0x10203:08x}-0000-4000-8000-{number:012x}",
                 timestamp=ago(since),
                 user=user,
-                key="k_8f3a61c0",
-                client_label=("laptop", "ci", "ノート")[number % 3],
-                address=f"192.0.2.{7 + number}",
-                route="/api/chat",
+                key=KEYS[label],
+                client_label=label,
+                address=FROM[label],
                 model=model,
-                upstream="gpu1",
                 state=state,
-                error="requests_per_minute: 3 times"
-                if refused
-                else "the upstream gpu1 broke off"
-                if state == "upstream_error"
-                else None,
-                tokens_in=None if refused else 210 + 13 * number,
-                tokens_out=None if refused else 1830 - 21 * number,
+                error=_ERRORS.get(state, "").replace("gpu1", upstream) or None,
                 received=ago(since),
-                admitted=ago(since),
-                seated=ago(since - 0.1),
-                first_byte=ago(since - 0.6),
-                ended=ago(since - 9.5 - number),
                 prompt=prompt,
+                **given,
             )
         )
     return rows
@@ -258,10 +340,10 @@ def position() -> ChainPosition:
         log_id=48_210,
         request_id=audit()[0].request_id,
         links=[
-            ChainLink(48_210, "opened", ago(20), "ab" * 32, "4c" * 32),
-            ChainLink(48_213, "closed", ago(10), "9e" * 32, "d7" * 32),
+            ChainLink(48_210, "opened", ago(20), digest("48209"), digest("48210")),
+            ChainLink(48_213, "closed", ago(10.5), digest("48212"), digest("48213")),
         ],
-        seal=ChainSeal(48_230, "11" * 32, ago(4), "chk-2026-03"),
+        seal=ChainSeal(48_230, digest("48230"), ago(4), digest("key")[:16]),
         head_seq=48_236,
         checked=21,
     )
@@ -296,27 +378,37 @@ def jobs() -> list[JobRow]:
             4,
             "retention",
             "done",
-            "until:2026-01-01T00:00:00Z",
+            "until:2026-01-01T00:00:00.000000Z",
             actor="gatelodged",
-            result="bodies of 1204 exchanges erased",
+            path=f"{folder}/00004-before-2026-01-01.jsonl",
+            bytes=61_204_338,
+            sha256=digest("job 4"),
+            records=1204,
+            result="1204 exchanges written and read back; 9873 parts of bodies erased, 6494 pages given back",
         ),
         job(
             5,
             "export",
             "done",
             "user:old.student@example.org",
-            path=f"{folder}/old.student-5.csv",
+            path=f"{folder}/00005-old.student@example.org-2026-03-14.csv",
             bytes=4_120_338,
-            sha256="e3" * 32,
+            sha256=digest("job 5"),
             records=812,
-            result="812 exchanges, verified",
+            result="812 exchanges written and read back",
         ),
-        job(6, "export", "failed", "state:ok", error="no space left on the disk"),
+        job(
+            6,
+            "export",
+            "failed",
+            "state:ok",
+            error=f"cannot write {folder}/00006-everybody-2026-03-14.csv: No space left on device",
+        ),
         job(
             7,
             "verify",
             "running",
-            "everybody",
+            "the journal",
             step="verifying",
             done=61_204,
             total=98_400,
@@ -327,5 +419,12 @@ def jobs() -> list[JobRow]:
             started=ago(15),
             ended=None,
         ),
-        job(8, "export", "queued", "user:ana.lopez@example.org since:2026-03-01", started=None, ended=None),
+        job(
+            8,
+            "export",
+            "queued",
+            "user:ana.lopez@example.org since:2026-03-01T00:00:00.000000Z",
+            started=None,
+            ended=None,
+        ),
     ]

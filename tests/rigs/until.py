@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 
-async def until(condition: Callable[[], Any], *, timeout: float = 5.0, what: str = "") -> Any:
+async def until(condition: Callable[[], Any], *, timeout: float = 10.0, what: str = "") -> Any:
     """Wait until `condition()` is true and return its value; AssertionError after `timeout` seconds.
 
     `condition` may be a coroutine function. `what` says in words what was waited for.
