@@ -200,9 +200,7 @@ async def test_an_exchange_that_one_reads_is_followed_again(tmp_path: Path) -> N
         await pilot.press("enter")
         await sees(app, "PROMPT", "● LIVE")
         await daemon.__aexit__(None, None, None)
-        frame = await sees(
-            app, "NOT FOLLOWED for", "goes on when the daemon is LIVE again", "○ STALE", "trying again"
-        )
+        frame = await sees(app, "NOT FOLLOWED for", "goes on when the daemon is LIVE again", "○ STALE", "trying again")
         assert "ANSWER" in frame
         await pilot.press("c")
         await sees(app, AWAY)
