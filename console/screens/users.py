@@ -230,7 +230,7 @@ class UsersPage(TablePage):
         email = row["email"]
         running = sum(live["user"] == email for live in self.lodge.link.mirror.rows["live"].values())
         cut = "" if not running else " 1 request ends now." if running == 1 else f" {running} requests end now."
-        if await self.lodge.ask_yes(f"Disable {email}?{cut} Their sessions end, their keys are suspended."):
+        if await self.lodge.ask_yes(f"Disable {email}?{cut} Sessions end, keys are suspended."):
             target = UserTarget(email, version=row["version"])
             if await self.ask(protocol.USERS_DISABLE, target) is not None:
                 self.say(f"{email} is disabled", "good")
@@ -240,7 +240,7 @@ class UsersPage(TablePage):
 
     async def _enable(self, row: Row) -> None:
         email = row["email"]
-        sure = await self.lodge.ask_yes(f"Enable {email}? Their password and keys work again.")
+        sure = await self.lodge.ask_yes(f"Enable {email}? Password and keys work again.")
         if sure and await self.ask(protocol.USERS_ENABLE, UserTarget(email, version=row["version"])) is not None:
             self.say(f"{email} is enabled", "good")
 
