@@ -12,6 +12,7 @@ from console.widgets.clicks import key_at
 from console.widgets.lines import Line
 from tests.rigs.console import Seat, open_seat
 from tests.rigs.gatehouse import ADMIN
+from tests.rigs.until import until
 
 ANA = "ana@example.org"
 MANY = 30
@@ -54,6 +55,7 @@ async def test_the_console_is_led_with_the_mouse(tmp_path: Path) -> None:
         await seat.sees("Disable u", "[N] no")
         asked = seat.line("Disable u")
         await seat.pilot.click(offset=(20, 8))  # a row: no answer
+        await until(lambda: not seat.app.main.prompt.has_just_asked)
         await click(seat, "1 Live")
         await seat.sees(asked, "[2 Users]")
         await click(seat, "[N] no")
