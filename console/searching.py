@@ -20,12 +20,15 @@ TEXT_SINCE = 24 * 3600 * times.SECOND  # how far back `text:` looks where nothin
 OFFERED = ("user:", "model:", "key:", "state:", "since:", "until:", "client:", "text:", "upstream:", "route:")
 MOMENTS = ("10m", "1h", "24h", "7d", "30d")
 STATES = states.NAMES
+LONGEST = 4_000  # characters of a line: it is read anew with every key
 
 
 def read_search(line: str, *, now: int | None = None) -> AuditFilter:
     """The filter that `line` means; ValueError says what is wrong. What it looks through is fixed here: `text:` without
     `since:` is the last day before `now`, Unix microseconds, on every further page of the answer, too."""
     now = time.time_ns() // 1000 if now is None else now
+    if len(line) > LONGEST:
+        raise ValueError(f"at most {LONGEST:,} characters")
     try:
         words = shlex.split(line)
     except ValueError as error:

@@ -214,6 +214,9 @@ def _packed(columns: Sequence[Column], widths: dict[int, int], width: int) -> li
             room = width - INDENT
         widths[i] = min(widths[i], room) if columns[i].flexible else widths[i]
         lines[-1].append(i)
+    first, *rest = widths
+    if len(lines) == 2 and columns[first].flexible and too_wide(rest, width - INDENT) <= 0:
+        return [[first], rest]  # a name over its figures reads better than a figure below the others
     return lines
 
 

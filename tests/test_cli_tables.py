@@ -59,16 +59,20 @@ def test_no_cell_can_drive_a_terminal_or_break_a_line(rows: list[tuple[str, str,
 
 def test_what_is_too_wide_goes_on_below() -> None:
     """At 80 columns nothing is broken in the middle: whole columns stand in a second line, those of dashes nowhere."""
-    columns = [Column("TARGET", flexible=True), *(Column(f"LIMIT {n}", right=True) for n in range(7))]
-    rows = [["user:priya.ramanathan@physics.example.org", 10, "unlimited", "unlimited", None, *["unlimited"] * 3]]
+    columns = [Column("STATE"), Column("TARGET", flexible=True), *(Column(f"LIMIT {n}", right=True) for n in range(7))]
+    rows = [
+        ["full", "user:priya.ramanathan@physics.example.org", 10, "unlimited", "unlimited", None, *["unlimited"] * 3]
+    ]
     header, body = table_lines(columns, rows, width=78)
     assert [line.split() for line in body] == [
-        ["user:priya.ramanathan@physics.example.org", "10", "unlimited", "unlimited"],
-        ["unlimited"] * 3,
+        ["full", "user:priya.ramanathan@physics.example.org", "10", "unlimited"],
+        ["unlimited"] * 4,
     ]
     assert "LIMIT 3" not in "".join(header), "nobody says anything there"
-    assert header[1].index("LIMIT 4") + 7 == body[1].index("unlimited") + 9
+    assert header[1].index("LIMIT 2") + 7 == body[1].index("unlimited") + 9
     assert len(table_lines(columns, rows, width=200)[0]) == 1
+    name_over_figures = table_lines(columns[1:7], [rows[0][1:7]], width=60)[1]
+    assert [len(line.split()) for line in name_over_figures] == [1, 4]
 
 
 def test_a_long_value_goes_on_below_itself(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from console import entries, moments
 from console.screens.key_forms import key_question
 from console.screens.limit_forms import limit_fields, windows_of
 from console.screens.limits import LimitLine, limit_lines
-from console.widgets.gauges import gauge, gauges, in_short
+from console.widgets.gauges import frees_in, gauge, gauges, in_short
 from console.widgets.trial import change_paragraphs, trial_paragraphs
 
 NOW = 1_800_000_000.0
@@ -201,6 +201,7 @@ def test_targets_with_limits_and_targets_that_use_something_are_lines() -> None:
 def test_a_bar_has_its_numbers_beside_it() -> None:
     """Full is a word; nothing used is an empty bar."""
     use = {"target": "t", "limit": "requests_per_minute", "used": 8, "max": 10, "frees_at": None}
+    assert frees_in(use | {"frees_at": "2027-01-15T07:59:59.000000Z"}, NOW) == "now"
     assert gauge(use)[0] == "████▊·  80%"
     assert gauge(use | {"used": 10})[0] == "██████ full"
     assert gauge(use | {"max": 0, "used": 0})[0] == "██████ full"

@@ -10,6 +10,7 @@ from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
+from textual.geometry import Region
 from textual.pilot import Pilot
 
 from common import paths
@@ -92,7 +93,9 @@ async def typed(pilot: Pilot[None], text: str) -> None:
     await pilot.press(*(names.get(character, character) for character in text))
 
 
-async def test_a_form_outlives_the_daemon_and_is_sent_when_it_is_back(tmp_path: Path) -> None:
+async def test_a_form_outlives_the_daemon_and_is_sent_when_it_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """STALE at once, in head and box, with age and retry; what was typed stays; nothing is sent meanwhile."""
     async with at_a_daemon(tmp_path) as (app, pilot, daemon):
 
@@ -105,6 +108,12 @@ async def test_a_form_outlives_the_daemon_and_is_sent_when_it_is_back(tmp_path: 
         await pilot.press("c")
         await sees(app, "Create a user", "● LIVE")
         await typed(pilot, "li@example.org")
+        drawn: list[Region] = []
+        refresh = app.screen.refresh
+        watched = lambda *regions, **how: (drawn.extend(regions), refresh(*regions, **how))  # noqa: E731
+        monkeypatch.setattr(app.screen, "refresh", watched)
+        await until(lambda: drawn, what="the clock behind the box goes on")
+        assert {region.height for region in drawn} == {1}, "it costs a line, not the screen"
         await daemon.__aexit__(None, None, None)
         frame = await sees(app, "○ STALE", "nothing is sent until LIVE", "li@example.org")
         assert "trying again" in frame
@@ -200,9 +209,7 @@ async def test_an_exchange_that_one_reads_is_followed_again(tmp_path: Path) -> N
         await pilot.press("enter")
         await sees(app, "PROMPT", "● LIVE")
         await daemon.__aexit__(None, None, None)
-        frame = await sees(
-            app, "NOT FOLLOWED for", "goes on when the daemon is LIVE again", "○ STALE", "trying again"
-        )
+        frame = await sees(app, "NOT FOLLOWED for", "goes on when the daemon is LIVE again", "○ STALE", "trying again")
         assert "ANSWER" in frame
         await pilot.press("c")
         await sees(app, AWAY)

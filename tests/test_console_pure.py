@@ -14,7 +14,8 @@ from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
 
-from common.protocol import Batch, Goodbye, Hello, Named, Snapshot, Totals
+from common.protocol import AdminRecord, Batch, Goodbye, Hello, Named, Snapshot, Totals
+from common.untrusted import clean
 from console import states
 from console.blocks import side_by_side
 from console.cells import cut, fit, wrap
@@ -24,10 +25,12 @@ from console.link import Link
 from console.mirror import Gap
 from console.ordering import Matcher, held, sorted_ids
 from console.palette import BOLD, PLAIN
+from console.screens.administrators import record_lines
 from console.screens.audit_rows import COLUMNS as OF_AUDIT
 from console.screens.live import LivePage, ended_line, live_line
 from console.widgets.lines import strip_of
 from console.widgets.plots import bar, plot, spark
+from console.widgets.prompt import question_lines
 from tests.rigs.console import ROOT, prepare_environment
 from tests.rigs.until import until
 
@@ -286,3 +289,31 @@ def test_blocks_stand_beside_each_other_where_there_is_room() -> None:
         lines = [text for text, _ in side_by_side(blocks, width)]
         assert sorted(" ".join(lines).split()) == sorted(" ".join(narrow).split())
         assert max(map(len, lines)) <= width
+
+
+@given(st.text(max_size=400), st.integers(60, 200))
+def test_a_question_stands_whole_with_its_answers(question: str, width: int) -> None:
+    """In up to three lines: no word is cut that there is room for, and how to answer is in sight however long it is."""
+    lines = ["".join(text_of(part) for part in line) for line in question_lines(clean(question), width)]
+    assert 1 <= len(lines) <= 3 and all(cell_len(line) <= width for line in lines)
+    assert lines[-1].endswith("  [y] yes  [N] no")
+    told = f"Drain gpu1? It takes nothing new; 4 run on, 3 wait. {'a' * 40}?"
+    assert " ".join("".join(text_of(part) for part in line) for line in question_lines(told, 80)).startswith(told)
+
+
+def test_what_an_administrator_did_is_read_at_80_columns() -> None:
+    """Nothing is broken in the middle: a long target and the detail stand below, indented."""
+    record = AdminRecord(
+        log_id=1,
+        timestamp="2027-01-15T08:00:00.000000Z",
+        actor="root",
+        uid=0,
+        via="socket",
+        verb="users add",
+        target="user:priya.ramanathan@physics.example.org",
+        detail={"role": "user", "notes": "a\x1b[2J " * 12},
+    )
+    lines = [text_of(part) for part in record_lines(record, 78)]
+    assert lines[:2] == ["2027-01-15 08:00:00Z root         users add", f"    {record.target}"]
+    assert all(len(line) <= 78 and line.startswith("    ") and "\x1b" not in line for line in lines[1:])
+    assert len(record_lines(record, 160)[0]) > 78

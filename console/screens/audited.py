@@ -137,7 +137,7 @@ class AuditedScreen(Overlay):
 
 def _heading(one: AuditExchange, *, as_json: bool) -> list[Line]:
     """Who, when, how it ended; with which model, how long it took, from where."""
-    first: list[Part] = [(f"log {one.log_id}", TITLE), " · ", (states.word(one.state), _style(one.state))]
+    first: list[Part] = [(f"log {one.log_id}", TITLE), " · ", (brief(states.word(one.state)), _style(one.state))]
     first += [f" · {brief(one.user)} · {day_and_time(one.received)}", (" · JSON" if as_json else "", WARNING)]
     words = [f"{brief(one.model)} on {brief(one.upstream)}" if one.model else ""]
     if one.ended and one.request_id:

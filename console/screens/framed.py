@@ -151,7 +151,8 @@ class Framed(Screen[T]):
             return [[("  ".join(self._candidates), DIM)]]
         link = self.lodge.link
         if link.state == "lost":
-            words = f"STALE {times.short(link.stale_for())} · {link.next_try()} (r: now) · {clean(link.cause)}"
+            key = "" if self._is_covered else " (r: now)"  # a box has the keys
+            words = f"STALE {times.short(link.stale_for())} · {link.next_try()}{key} · {clean(link.cause)}"
             return [[(line, BAD)] for line in wrap(words, width)]
         return [self.body_status()]
 
@@ -161,6 +162,16 @@ class Framed(Screen[T]):
         if self.status.styles.height is None or self.status.styles.height.value != height:
             self.status.styles.height = height
         self.status.show(lines)
+
+    def _compositor_refresh(self) -> None:
+        """Behind a box, what changed is drawn and nothing else: Textual 8.2 keeps each region for the next time, and
+        the first one is the whole screen."""
+        if not self._is_covered:
+            super()._compositor_refresh()
+        elif regions := set(self._compositor._dirty_regions):
+            self._compositor._dirty_regions.clear()
+            self._dirty_widgets.clear()
+            self.app.screen.refresh(*regions)
 
     # -- the timer -----------------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from console.mirror import Row
 from console.moments import age, day_and_time
 from console.palette import BAD, GOOD, PLAIN, WAITING, WARNING
 from console.screens.overlay import Overlay, Paragraph
+from console.screens.reading import brief
 from console.tables import size
 
 BAR = 30  # cells
@@ -29,14 +30,18 @@ class JobScreen(Overlay):
     BINDINGS: ClassVar[list[BindingType]] = [Binding("y", "copy", "Copy the path")]
 
     def __init__(self, job_id: str, row: Row) -> None:
-        super().__init__(f"Job {job_id}: {row['kind']} of {row['target']}")
+        super().__init__(f"Job {job_id}: {row['kind']} of {brief(row['target'])}")
         self.job_id = job_id
         self.row = row
+        self._drawn = (0, 0)
 
     def tick_body(self) -> None:
         self.row = self.lodge.link.mirror.rows["job"].get(self.job_id, self.row)
-        self.read(paragraphs(self.row, self.lodge.as_of()))
-        self.refresh_bindings()
+        now = self.lodge.as_of()
+        if (drawn := (id(self.row), int(now))) != self._drawn:
+            self._drawn = drawn
+            self.read(paragraphs(self.row, now))
+            self.refresh_bindings()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         return self.row["path"] is not None if action == "copy" else True
@@ -57,14 +62,14 @@ def facts(row: Row, now: float) -> list[tuple[str, str, Style]]:
     """Everything that is known of a job: name, value, style; `now` is Unix seconds."""
     found: list[tuple[str, Any, Style]] = [
         ("state", row["state"], STYLES.get(row["state"], PLAIN)),
-        ("error", row["error"], BAD),
-        ("result", row["result"], PLAIN),
+        ("error", brief(row["error"] or ""), BAD),
+        ("result", brief(row["result"]), PLAIN),
         ("file", row["path"], PLAIN),
         ("size", size(row["bytes"]) if row["bytes"] is not None else None, PLAIN),
         ("sha256", row["sha256"], PLAIN),
         ("records", f"{row['records']:,}" if row["records"] is not None else None, PLAIN),
         ("kind", row["kind"] + (f", {row['format']}" if row["format"] else ""), PLAIN),
-        ("target", row["target"], PLAIN),
+        ("target", brief(row["target"]), PLAIN),
         ("asked by", row["actor"], PLAIN),
         ("asked", f"{day_and_time(row['created'])}, {age(row['created'], now)} ago", PLAIN),
         ("took", took(row, now), PLAIN),

@@ -20,12 +20,11 @@ from common.untrusted import clean
 from console.client import Refused, Unreachable
 from console.columns import Cell, Column
 from console.mirror import Row
-from console.moments import time_left
 from console.palette import BAD, BOLD, DIM
 from console.screens.limit_forms import ask_target, edit_limits
 from console.screens.page import TablePage, why
 from console.widgets.facts import paragraphs, title
-from console.widgets.gauges import colour, gauge, gauges, in_short, share, spent
+from console.widgets.gauges import colour, frees_in, gauge, gauges, in_short, share, spent
 from console.widgets.lines import Line
 from console.widgets.trial import Paragraph, return_paragraphs
 
@@ -97,7 +96,7 @@ class LimitsPage(TablePage):
         use = line.fullest
         if use is None or use["frees_at"] is None:
             return ""
-        return time_left(use["frees_at"], self.lodge.now()), colour(share(use))
+        return frees_in(use, self.lodge.now()), colour(share(use))
 
     def _target(self, line: LimitLine) -> Cell:
         return (clean(line.target), BOLD) if line.own else clean(line.target)

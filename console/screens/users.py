@@ -230,7 +230,7 @@ class UsersPage(TablePage):
         email = row["email"]
         running = sum(live["user"] == email for live in self.lodge.link.mirror.rows["live"].values())
         cut = "" if not running else " 1 request ends now." if running == 1 else f" {running} requests end now."
-        if await self.lodge.ask_yes(f"Disable {email}?{cut} Sessions end, keys rest."):
+        if await self.lodge.ask_yes(f"Disable {email}?{cut} Sessions end, keys are suspended."):
             target = UserTarget(email, version=row["version"])
             if await self.ask(protocol.USERS_DISABLE, target) is not None:
                 self.say(f"{email} is disabled", "good")
@@ -251,9 +251,9 @@ class UsersPage(TablePage):
         email = row["email"]
         role: protocol.Role = "user" if row["role"] == "admin" else "admin"
         question = (
-            f"Make {email} an admin of the models over HTTP?"
+            f"Make {email} an admin? They may then pull, create and delete models over HTTP."
             if role == "admin"
-            else f"Make {email} an ordinary user again?"
+            else f"Make {email} an ordinary user again? They may no longer change models over HTTP."
         )
         change = UsersRole(email, role, version=row["version"])
         if await self.lodge.ask_yes(question) and await self.ask(protocol.USERS_ROLE, change) is not None:
@@ -267,7 +267,7 @@ class UsersPage(TablePage):
         if typed is not None and typed.strip() != row["notes"]:
             note = UsersNotes(row["email"], typed.strip(), version=row["version"])
             if await self.ask(protocol.USERS_NOTES, note) is not None:
-                self.say("noted", "good")
+                self.say(f"the notes on {row['email']} are kept", "good")
 
     # -- keys: to other pages ------------------------------------------------------------------------------------------
 

@@ -49,6 +49,12 @@ def gauge(use: Row | None) -> Cell:
     return bar(part, 6) + (" full" if part >= 1.0 else f" {int(part * 100):3d}%"), colour(part)
 
 
+def frees_in(use: Row, now: float) -> str:
+    """When some of it comes back: `in 12s`; `now` where it is about to be seen."""
+    left = time_left(use["frees_at"], now)
+    return "now" if left == "over" else left
+
+
 def spent(use: Row) -> str:
     """`8/10 req/min`."""
     return f"{about(use['used'])}/{short_amount(use['max'])} {SHORT[use['limit']]}"
@@ -76,7 +82,7 @@ def gauges(
                 continue
             use = {"used": 0, "max": 0, "limit": name, "frees_at": None}
         part = share(use)
-        frees = f"  frees {time_left(use['frees_at'], now)}" if use["frees_at"] and part > 0 else ""
+        frees = f"  frees {frees_in(use, now)}" if use["frees_at"] and part > 0 else ""
         whose = "" if own is None else "" if own.get(name) is not None else "  (default)"
         numbers = f" {about(use['used'])}/{short_amount(value)}"
         lines.append([title, (bar(part, 6), colour(part) if part else DIM), (numbers + frees, PLAIN), (whose, DIM)])

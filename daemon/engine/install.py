@@ -167,9 +167,10 @@ async def _watched(pip: asyncio.subprocess.Process, scratch: Path, title: str, a
 
 def _biggest_file(folder: Path) -> int:
     biggest = 0
-    for path in folder.rglob("*"):
-        with suppress(FileNotFoundError):  # pip moves its files while we look
-            biggest = max(biggest, path.stat().st_size)
+    for where, _, names in os.walk(folder):  # pip moves files and folders while we look: what is gone is passed by
+        for name in names:
+            with suppress(FileNotFoundError):
+                biggest = max(biggest, Path(where, name).stat().st_size)
     return biggest
 
 
