@@ -42,30 +42,31 @@ class Next(NamedTuple):
 class Attempts:
     """The upstreams of one exchange: the one that is asked, and those that could be asked besides."""
 
-    __slots__ = ("_ask", "_others", "_retries", "route")
+    __slots__ = ("_ask", "_others", "_retries", "_user", "route")
 
-    def __init__(self, ask: Ask, routes: list[Route]) -> None:
+    def __init__(self, ask: Ask, routes: list[Route], user: int) -> None:
         self.route = routes[0]
         self._ask = ask
+        self._user = user
         self._others = routes[1:]
         self._retries = 0
 
     def note(self, failure: UpstreamFailed) -> None:
         """Tell the upstream's circuit what this failure means for it."""
-        upstream, model = self.route.upstream, self.route.model
+        upstream, model, user = self.route.upstream, self.route.model, self._user
         if isinstance(failure, UpstreamSaid):
             said = failure.status if failure.upstream_status is None else failure.upstream_status
             if said in _BUSY and failure.retry_after is not None:
-                upstream.went_wrong(model, failure.retry_after)
+                upstream.went_wrong(model, user, failure.retry_after)
             elif said in _PASSING:
-                upstream.went_wrong(model)
+                upstream.went_wrong(model, user)
             else:
-                upstream.told_nothing(model)
+                upstream.told_nothing(model, user)
         elif isinstance(failure, ConnectFailed) and not isinstance(failure, ConnectTimedOut):
             # A refused connection costs nothing: it may be tried again at once, and `Upstream.state` knows of it.
-            upstream.told_nothing(model)
+            upstream.told_nothing(model, user)
         else:
-            upstream.went_wrong(model)
+            upstream.went_wrong(model, user)
 
     def next(self, failure: UpstreamFailed, admission: Admission, ticket: Ticket) -> Next | None:
         """Where to go on after `failure`; None where that is the end of it. Decided in one step, without waiting."""
@@ -73,7 +74,7 @@ class Attempts:
             return None
         while self._others:
             route = self._others.pop(0)
-            if route.upstream.rests(route.model):
+            if route.upstream.rests(route.model, self._user):
                 continue
             try:
                 admission.check_room(ticket, route.upstream.seats)
@@ -89,7 +90,9 @@ class Attempts:
         if not self.route.leaves_lan or self._retries >= RETRIES:
             return None
         pause = FIRST_WAIT * 2**self._retries * random.uniform(1.0, 1.5)  # noqa: S311 - no secret
-        wait = max(pause if failure.retry_after is None else failure.retry_after, upstream.rests(self.route.model))
+        wait = max(
+            pause if failure.retry_after is None else failure.retry_after, upstream.rests(self.route.model, self._user)
+        )
         if wait > LONGEST_WAIT:
             return None
         self._retries += 1

@@ -174,12 +174,15 @@ class Gate:
         if not permitted:
             self._refused(caller, routes[0].model, visit, "model_not_allowed")
             raise not_for_this_key(caller, ask.model)
-        # Those that rest are the last ones: where the first one does, all do.
-        rests = permitted[0].upstream.rests(permitted[0].model)
-        if rests:
+        user = caller.user.id
+        if not permitted[0].upstream.rests(permitted[0].model, user):
+            return permitted
+        # Those that rest for everybody are the last ones; some may rest for this caller alone.
+        awake = [route for route in permitted if not route.upstream.rests(route.model, user)]
+        if not awake:
             self._refused(caller, permitted[0].model, visit, Resting.code)
-            raise _resting(permitted[0])
-        return permitted
+            raise _resting(permitted[0], user)
+        return awake
 
     async def _go_on_after(self, failure: UpstreamFailed, running: Running) -> None:
         """Make ready to ask once more, another upstream or a moment later; raises `failure` where that is its end."""
@@ -296,7 +299,7 @@ class Gate:
             admitted_clock=ticket.admitted_clock,
             task=asyncio.current_task(),
         )
-        attempts = Attempts(ask, routes)
+        attempts = Attempts(ask, routes, caller.user.id)
         running = Running(exchange, attempts, translator, ticket, seats.enter(ticket, exchange.request_id))
         exchange.position = running.place.position
         exchange.estimated_wait = running.place.estimated_wait
@@ -322,8 +325,8 @@ class Gate:
     async def _opened(self, running: Running, route: Route) -> AsyncIterator[Response]:
         """The upstream's answer to the request, under every deadline; an error answer is raised as UpstreamSaid."""
         exchange, translator = running.exchange, running.translator
-        if not route.upstream.may_ask(route.model):
-            raise _resting(route)
+        if not route.upstream.may_ask(route.model, exchange.user_id):
+            raise _resting(route, exchange.user_id)
         running.asked = True
         body = translator.body(route.model)
         watch = running.watch = Watch(exchange, self.deadlines)
@@ -461,8 +464,8 @@ def _subject(caller: Caller, model: str, visit: Visit) -> Subject:
     )
 
 
-def _resting(route: Route) -> Resting:
-    seconds = route.upstream.rests(route.model)
+def _resting(route: Route, user: int) -> Resting:
+    seconds = route.upstream.rests(route.model, user)
     return Resting(
         f"the upstream {route.upstream.name} failed with {route.model} lately and is left alone for a moment",
         retry_after=max(1, math.ceil(seconds)),

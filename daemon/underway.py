@@ -100,14 +100,14 @@ class Running:
         if not self.asked:
             return
         self.asked = False
-        upstream, model = self.attempts.route.upstream, self.attempts.route.model
+        upstream, model, user = self.attempts.route.upstream, self.attempts.route.model, self.exchange.user_id
         match self.exchange.state:
             case EndState.OK:
-                upstream.went_well(model)
+                upstream.went_well(model, user)
             case EndState.TIMEOUT_FIRST_BYTE | EndState.TIMEOUT_IDLE:
-                upstream.went_wrong(model)
+                upstream.went_wrong(model, user)
             case _:
-                upstream.told_nothing(model)
+                upstream.told_nothing(model, user)
 
     def hand_over(self) -> bytes:
         """Take what the store was not given yet, for the store."""

@@ -289,7 +289,8 @@ async def test_a_client_that_leaves_between_two_upstreams_is_gone(
 async def test_a_model_that_keeps_failing_rests_and_one_request_tries_it(
     tmp_path: Path, a: ScriptedUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The circuit opens after failures in a row, for that model alone; a refusal says when, and costs nothing."""
+    """The circuit opens after failures in a row, for that model alone, and for who met them: whose requests go well is
+    not shut out by somebody's bad ones. Where it fails two, it rests for all. A refusal says when, and is free."""
     monkeypatch.setattr(circuit, "FIRST_REST", 1000.0)
     monkeypatch.setattr(circuit, "LONGEST_REST", 1000.0)
     a.add_model("other:1b")
@@ -302,9 +303,20 @@ async def test_a_model_that_keeps_failing_rests_and_one_request_tries_it(
         assert 990 <= int(resting.headers["Retry-After"]) <= 1000
         assert len(a.inference) == circuit.FAILURES == len(await gate.records())
         assert (await gate.chat(model="other:1b")).status_code == 200
-        gate.house.registry.upstream("a")._circuits[MODEL]._until = 1.0  # its rest is over
+        upstream = gate.house.registry.upstream("a")
+        keys = [(await gate.member(f"{name}@example.org"))[1] for name in ("bea", "carl")]
+        assert (await gate.chat(key=keys[0])).status_code == 200
+        assert upstream.resting() == []
+        a.next(*[behaviours.error(500)] * circuit.FAILURES)
+        for _ in range(circuit.FAILURES):
+            assert (await gate.chat(key=keys[0])).status_code == 502
+        assert upstream.resting() == [MODEL]
+        assert (await gate.chat(key=keys[1])).status_code == 503
+        for each in upstream._circuits._of[MODEL].values():
+            each._until = 1.0  # their rest is over
         assert (await gate.chat()).status_code == 200
-        assert gate.house.registry.upstream("a").resting() == []
+        assert upstream.resting() == []
+        assert (await gate.chat(key=keys[1])).status_code == 200
 
 
 async def test_of_those_that_wait_for_a_resting_model_one_tries(
@@ -315,8 +327,8 @@ async def test_of_those_that_wait_for_a_resting_model_one_tries(
     async with gate_before(tmp_path, a, b) as gate:
         upstream = gate.house.registry.upstream("a")
         for _ in range(circuit.FAILURES):
-            upstream.went_wrong(MODEL)
-        upstream._circuits[MODEL]._until = 1.0
+            upstream.went_wrong(MODEL, circuit.EVERYBODY)
+        upstream._circuits._of[MODEL][circuit.EVERYBODY]._until = 1.0
         a.next(behaviours.stall_before_headers(hold))
         trying = asyncio.create_task(gate.chat(model=f"a/{MODEL}"))
         await until(lambda: a.running == 1)

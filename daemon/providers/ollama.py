@@ -30,8 +30,8 @@ class OllamaUpstream(Upstream):
     def has_loaded(self, model: str) -> bool:
         return model in self._in_memory
 
-    def went_well(self, model: str) -> None:
-        super().went_well(model)
+    def went_well(self, model: str, user: int) -> None:
+        super().went_well(model, user)
         if model not in self._in_memory:
             self._in_memory |= {model}  # until the next look tells
 

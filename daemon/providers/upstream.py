@@ -29,7 +29,7 @@ from daemon.config import Queue, UpstreamConfig
 from daemon.dialects.asks import Ask
 from daemon.dialects.pairs import translator_for
 from daemon.dialects.translator import Translator
-from daemon.providers.circuit import Circuit
+from daemon.providers.circuit import EVERYBODY, Circuits
 from daemon.providers.errors import ConnectFailed, OutOfDescriptors
 from daemon.providers.http import Body, Pool, Request, verifying_context
 from daemon.traffic.seats import Seats
@@ -109,7 +109,7 @@ class Upstream(ABC):
         self._failures = 0
         self._here: dict[str, Model] = {}  # of `models`, those that stay on the LAN
         self._remote: dict[str, Model] = {}
-        self._circuits: dict[str, Circuit] = {}  # of models that failed lately
+        self._circuits = Circuits()  # of models that failed lately
 
     def __repr__(self) -> str:
         return f"<Upstream {self.name} {self.kind} {self.state}, {self.seats!r}>"
@@ -153,42 +153,39 @@ class Upstream(ABC):
 
     # --- whether a model of it may be asked now: `circuit.py` ---
 
-    def rests(self, model: str) -> float:
-        """Seconds that it is to be left alone with this model; 0: it may be asked."""
-        circuit = self._circuits.get(model)
-        return 0.0 if circuit is None else circuit.wait(self._now())
+    def rests(self, model: str, user: int = EVERYBODY) -> float:
+        """Seconds that `user` is to leave it alone with this model; 0: it may be asked."""
+        return self._circuits.wait(model, user, self._now())
 
     def resting(self) -> list[str]:
-        """The models that are left alone for a while."""
-        return [model for model, circuit in self._circuits.items() if circuit.wait(self._now())]
+        """The models that everybody leaves alone for a while."""
+        return self._circuits.resting(self._now())
 
-    def may_ask(self, model: str) -> bool:
+    def may_ask(self, model: str, user: int) -> bool:
         """Whether a request may go out to the model now; of one that rested, this is the one that tries."""
-        circuit = self._circuits.get(model)
-        return circuit is None or circuit.ask(self._now())
+        return self._circuits.ask(model, user, self._now())
 
-    def went_well(self, model: str) -> None:
+    def went_well(self, model: str, user: int) -> None:
         """The model answered."""
-        if self._circuits and (circuit := self._circuits.pop(model, None)) is not None:
-            circuit.succeeded()
+        if self._circuits.succeeded(model, user):
             self.changed()
 
-    def went_wrong(self, model: str, come_back: float | None = None) -> None:
+    def went_wrong(self, model: str, user: int, come_back: float | None = None) -> None:
         """The model failed by the upstream's fault; `come_back`: it said after how many seconds to ask again."""
-        circuit = self._circuits.setdefault(model, Circuit())
-        if come_back is None:
-            circuit.failed(self._now())
+        now = self._now()
+        if come_back is not None:
+            self._circuits.rest(model, now, come_back)
         else:
-            circuit.rest(self._now(), come_back)
-        if circuit.state(self._now()) == "open":
-            log.warning("the upstream %s is not asked for %s for %.0f s", self.name, model, circuit.wait(self._now()))
+            self._circuits.failed(model, user, now)
+        wait = self._circuits.wait(model, user, now)
+        if wait:
+            whose = "everybody" if self._circuits.wait(model, EVERYBODY, now) else f"user {user}"
+            log.warning("the upstream %s is not asked for %s for %.0f s by %s", self.name, model, wait, whose)
             self.changed()
 
-    def told_nothing(self, model: str) -> None:
+    def told_nothing(self, model: str, user: int) -> None:
         """A request to the model ended without telling how it is doing."""
-        circuit = self._circuits.get(model)
-        if circuit is not None:
-            circuit.left()
+        self._circuits.left(model, user)
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
