@@ -17,7 +17,7 @@ from daemon.engine import supervisor
 from daemon.engine.install import EngineFiles
 from daemon.engine.supervisor import Engine
 from daemon.web.base import without_credentials
-from tests.rigs.gatehouse import ADMIN, QUESTION, Gatehouse, gatehouse
+from tests.rigs.gatehouse import ADMIN, MODEL, QUESTION, Gatehouse, gatehouse
 from tests.rigs.leaks import SHORTEST, Run, forms, secrets_of_a_run
 from tests.rigs.office import Office
 from tests.rigs.scripted_upstream import ScriptedUpstream
@@ -28,6 +28,22 @@ IMPORTED = "another gateway's token/+1"
 PROVIDERS = "sk-a-providers-key/+1"
 PASSWORDS = [f"{word} password/öß+1" for word in ("first", "second", "third", "wrong", "inline", "unfit")]
 FIRST, SECOND, THIRD, WRONG, INLINE, UNFIT = PASSWORDS
+# Every other route that takes a body of JSON about a model, and what it wants besides a model and messages.
+BODIES: dict[str, dict[str, Any]] = {
+    "/api/generate": {"prompt": "Why?"},
+    "/api/embed": {"input": "Why?"},
+    "/api/embeddings": {"prompt": "Why?"},
+    "/api/show": {},
+    "/generate": {"prompt": "Why?"},
+    f"/generate/{MODEL}": {"prompt": "Why?"},
+    "/embed": {"input": "Why?"},
+    "/v1/chat/completions": {},
+    "/v1/completions": {"prompt": "Why?"},
+    "/v1/embeddings": {"input": "Why?"},
+    "/v1/responses": {"input": "Why?"},
+    "/v1/messages": {"max_tokens": 9},
+    "/v1/messages/count_tokens": {},
+}
 
 
 async def test_no_secret_of_a_run_is_left_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,6 +83,31 @@ async def test_no_secret_of_a_run_is_left_anywhere(tmp_path: Path, monkeypatch: 
     assert all(word.encode() in run.found for word in PASSWORDS)
     log = (tmp_path / "log").read_text(encoding="utf-8")
     assert '"level":"debug"' in log and "/api/tags/…" in log, "the log of every level was searched"
+
+
+@pytest.mark.parametrize("kind", ["ollama", "openai", "anthropic"])
+async def test_a_password_in_any_body_is_neither_recorded_nor_forwarded(tmp_path: Path, kind: str) -> None:
+    """C5: in every dialect, translated or as it is, beside a credential in a header. Without one it counts nowhere but
+    at /chat."""
+    with secrets_of_a_run(tmp_path) as run:
+        run.add("the field password", INLINE)
+        async with ScriptedUpstream(kind=kind) as upstream, gatehouse(tmp_path, upstream) as gate:
+            for name in ("auth", "Auth"):
+                inline = {name: {"username": BEA, "password": INLINE}}
+                for path, more in BODIES.items():
+                    answer = await gate.post(path, QUESTION | more | inline)
+                    cannot = kind == "anthropic" and ("embed" in path or path == "/v1/completions")
+                    assert answer.status_code == (400 if cannot else 200), (path, answer.text)
+                    assert name not in answer.headers.get("X-Gatelodge-Ignored", "").split(", ")
+                    stranger = await gate.http.post(gate.url + path, json=QUESTION | more | inline)
+                    assert stranger.status_code == 401, path
+                asked = {"model": MODEL, "request": "Why?"} | inline
+                assert (await gate.post("/request", asked)).status_code == 200
+            _, keeper = await gate.member("keeper@example.org", role="admin")
+            await gate.post("/api/create", {"model": "mine", "from": MODEL} | inline, key=keeper)
+            forwarded = b"".join(each.raw for each in upstream.requests)
+            assert len(forwarded) > 1000 and INLINE.encode() not in forwarded and b'"auth"' not in forwarded.lower()
+        assert run.leaks(tmp_path) == []
 
 
 async def people(gate: Gatehouse) -> None:
@@ -120,8 +161,8 @@ async def strange_places(gate: Gatehouse, run: Run) -> None:
     """Credentials where they do not belong: in the body, in the path, in another header, in a failure."""
     run.add("the field password", INLINE)
     inline = {"auth": {"username": BEA, "password": INLINE}}
-    for path in ("/api/chat", "/chat"):
-        await gate.post(path, QUESTION | inline)
+    for path in ("/api/chat", "/chat", *BODIES):
+        await gate.post(path, QUESTION | BODIES.get(path, {}) | inline)
     assert (await gate.http.post(gate.url + "/chat", json=QUESTION | inline)).status_code == 401
     inline["auth"]["password"] = SECOND
     for _ in range(2):

@@ -152,7 +152,7 @@ BAD = {
     b'{"model":"m"}': "request is required",
     b'{"model":"m","request":["x"]}': "request must be a text",
     b'{"model":"m","request":"x","temperature":2}': "'temperature'",
-    b'{"model":"m","request":"x","auth":{"password":"y"}}': "'auth'",
+    b'{"model":"m","request":"x","authority":{"password":"y"}}': "'authority'",
 }
 
 

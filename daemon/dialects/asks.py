@@ -1,9 +1,8 @@
 """What a client asks, read and checked: Ollama's chat, generate, embed and embeddings.
 
 Rule: types are checked where the gate itself uses a field, in Ollama's own words; what Ollama alone understands passes
-through unchecked and unknown fields stay; all but `auth`, an inline credential, which is taken out before anybody could
-record or forward it. null is the same as absent, as in Go. No policy here: bounds and permissions are decided on the
-`Ask` that comes out.
+through unchecked and unknown fields stay. null is the same as absent, as in Go. No policy here: bounds and permissions
+are decided on the `Ask` that comes out.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import msgspec
 
 from common.errors import BadRequest
 from daemon.dialects import ollama_bodies
-from daemon.dialects.strict_json import canonicalise, kind_of, parse
+from daemon.dialects.strict_json import canonicalise, kind_of, parse_with_credential
 
 
 class Shape(StrEnum):
@@ -49,7 +48,6 @@ class Ask:
     document: dict[str, Any]
     model: str  # as asked, or the default
     stream: bool
-    inline_auth: bool = False  # a credential came along in the body; it is in `document` no more
 
     @property
     def empty(self) -> bool:
@@ -76,24 +74,27 @@ CHAT_KEYS = names(ollama_bodies.OllamaChat) | _OF_OLLAMA_ALONE
 GENERATE_KEYS = names(ollama_bodies.OllamaGenerate) | _OF_OLLAMA_ALONE
 EMBED_KEYS = names(ollama_bodies.OllamaEmbed)
 EMBEDDINGS_KEYS = names(ollama_bodies.OllamaEmbeddings)
-_CREDENTIAL = "auth"
 MESSAGE_KEYS = names(ollama_bodies.OllamaMessage)
 OPTION_KEYS = names(ollama_bodies.OllamaOptions)
 
 
 def read_chat(body: bytes, default_model: str | None = None) -> Ask:
     """The body of POST /api/chat. BadRequest where it is not one; so for the other three."""
-    document = read_chat_document(body)
+    return chat_of(read_chat_document(body)[0], default_model)
+
+
+def chat_of(document: dict[str, Any], default_model: str | None = None) -> Ask:
+    """What a chat's document asks. BadRequest without a model."""
     return _ask("/api/chat", Shape.CHAT, document, default_model, stream=_stream(document, "ChatRequest"))
 
 
-def read_chat_document(body: bytes) -> dict[str, Any]:
-    """The same body but for its model, which may be absent, and with an inline credential still under `auth`."""
-    document = _read(body, "ChatRequest", CHAT_KEYS)
+def read_chat_document(body: bytes) -> tuple[dict[str, Any], Any]:
+    """The same body but for its model, which may be absent; and the inline credential that came in it, or None."""
+    document, credential = _read_with_credential(body, "ChatRequest", CHAT_KEYS)
     messages = expect(document, "messages", list, "[]api.Message", of="ChatRequest")
     if messages:
         document["messages"] = [_message(message) for message in messages]
-    return document
+    return document, credential
 
 
 def read_generate(body: bytes, default_model: str | None = None) -> Ask:
@@ -146,15 +147,19 @@ def keep_alive_seconds(value: Any) -> float | None:
 
 
 def _read(body: bytes, go_type: str, known: frozenset[str]) -> dict[str, Any]:
-    value = parse(body)
+    return _read_with_credential(body, go_type, known)[0]
+
+
+def _read_with_credential(body: bytes, go_type: str, known: frozenset[str]) -> tuple[dict[str, Any], Any]:
+    value, credential = parse_with_credential(body)
     if not isinstance(value, dict):
         raise BadRequest(f"json: cannot unmarshal {kind_of(value)} into Go value of type api.{go_type}")
-    document = canonicalise(value, known | {_CREDENTIAL})
+    document = canonicalise(value, known)
     expect(document, "model", str, "string", of=go_type)
     options = expect(document, "options", dict, "map[string]interface {}", of=go_type)
     if options:
         document["options"] = canonicalise(options, OPTION_KEYS, "options")
-    return document
+    return document, credential
 
 
 def _message(message: Any) -> dict[str, Any]:
@@ -173,11 +178,10 @@ def _stream(document: dict[str, Any], go_type: str) -> bool:
 
 
 def _ask(route: str, shape: Shape, document: dict[str, Any], default_model: str | None, *, stream: bool) -> Ask:
-    credential = document.pop(_CREDENTIAL, None)
     model = document.get("model") or default_model
     if not model:
         raise BadRequest("model is required")
-    return Ask(route, shape, document, model, stream, inline_auth=credential is not None)
+    return Ask(route, shape, document, model, stream)
 
 
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}

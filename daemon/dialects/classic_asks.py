@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from common.errors import BadRequest
-from daemon.dialects.asks import Ask, Shape, read_chat, read_chat_document, read_generate
+from daemon.dialects.asks import Ask, Shape, chat_of, read_chat_document, read_generate
 from daemon.dialects.strict_json import kind_of
 
 LONGEST_WORD = 1024  # characters of a user's name or password: longer ones are nobody's
@@ -48,10 +48,10 @@ def read_prompt_for(model: str, body: bytes, default_model: str) -> Ask:
 
 def read_chat_without_auth(body: bytes, default_model: str) -> Ask:
     """A chat whose caller is known already. BadRequest where another credential came along."""
-    ask = read_chat(body, default_model)
-    if ask.inline_auth:
+    document, credential = read_chat_document(body)
+    if credential is not None:
         raise BadRequest("two credentials were sent, one of them in the body; send one", code="several_credentials")
-    return ask
+    return chat_of(document, default_model)
 
 
 def may_hold_auth(body: bytes) -> bool:
@@ -61,8 +61,7 @@ def may_hold_auth(body: bytes) -> bool:
 
 def read_chat_and_auth(body: bytes) -> tuple[dict[str, Any], InlineAuth | None]:
     """A chat's document, and who asks; None where it does not say. BadRequest where either is not one."""
-    document = read_chat_document(body)
-    auth = document.pop("auth", None)
+    document, auth = read_chat_document(body)
     if auth is None:
         return document, None
     if not isinstance(auth, dict):

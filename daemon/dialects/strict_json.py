@@ -2,8 +2,9 @@
 
 Rule: what two readers could read differently is refused: duplicate keys anywhere, keys that differ only in case where
 Ollama ignores case, NaN, invalid UTF-8, lone surrogates, numbers beyond a double, depth beyond 64. What goes upstream
-is re-serialised from what was read here, never the client's own bytes. Reading runs on the event loop, so a body whose
-reading would hold it for more than a tenth of a second is refused as well.
+is re-serialised from what was read here, never the client's own bytes. `auth` beside a body's other fields is an inline
+credential: it is taken out here, whatever the dialect, before anybody could record or forward it. Reading runs on the
+event loop, so a body whose reading would hold it for more than a tenth of a second is refused as well.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import msgspec
 
 from common.errors import BadRequest
 
+CREDENTIAL = "auth"
 MAX_DEPTH = 64
 # Of values in a body: a million numbers take 0.08 s to read and check, a million empty lists 0.4 s. As token numbers
 # they fill the longest contexts of today's models.
@@ -32,7 +34,24 @@ _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 
 
 def parse(body: bytes) -> Any:
-    """Any JSON value; a UTF-8 byte order mark is tolerated. BadRequest in words otherwise (security.md, H6)."""
+    """Any JSON value, without the credential of `parse_with_credential`. BadRequest in words otherwise."""
+    return parse_with_credential(body)[0]
+
+
+def parse_with_credential(body: bytes) -> tuple[Any, Any]:
+    """Any JSON value, and the inline credential that came in it; None without one. A UTF-8 byte order mark is
+    tolerated. BadRequest in words otherwise (security.md, H6).
+    """
+    value = _decoded(body)
+    if not isinstance(value, dict):
+        return value, None
+    spellings = [key for key in value if len(key) == len(CREDENTIAL) and key.casefold() == CREDENTIAL]
+    if len(spellings) > 1:
+        raise _collision("the request", spellings)
+    return value, value.pop(spellings[0]) if spellings else None
+
+
+def _decoded(body: bytes) -> Any:
     if body.startswith(_BOM):
         body = body[len(_BOM) :]
     if not body.strip():
@@ -76,7 +95,7 @@ def canonicalise(document: dict[str, Any], known: AbstractSet[str], where: str =
     """
     folded = {key.casefold(): key for key in document}
     if len(folded) != len(document):
-        raise BadRequest(f"{where} has keys that differ only in case: {', '.join(_colliding(document))}")
+        raise _collision(where, _colliding(document))
     if all(fold == key or fold not in known for fold, key in folded.items()):
         return document
     return {(fold if fold in known else key): document[key] for fold, key in folded.items()}
@@ -158,7 +177,11 @@ def _colliding(document: dict[str, Any]) -> list[str]:
     spellings: dict[str, list[str]] = {}
     for key in document:
         spellings.setdefault(key.casefold(), []).append(key)
-    return [repr(key) for same in spellings.values() if len(same) > 1 for key in same]
+    return [key for same in spellings.values() if len(same) > 1 for key in same]
+
+
+def _collision(where: str, keys: list[str]) -> BadRequest:
+    return BadRequest(f"{where} has keys that differ only in case: {', '.join(map(repr, keys))}")
 
 
 def _too_deep() -> BadRequest:

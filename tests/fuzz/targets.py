@@ -58,7 +58,10 @@ def try_json(data: bytes) -> None:
     except BadRequest:
         return
     text = data.decode("utf-8-sig")
-    assert json.loads(text, object_pairs_hook=_once, parse_constant=_no_number) == value
+    read = json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
+    if isinstance(read, dict):
+        read = {key: each for key, each in read.items() if key.casefold() != "auth"}
+    assert read == value
     if isinstance(value, dict):
         try:
             canonical = strict_json.canonicalise(value, frozenset({"model", "messages", "stream", "options"}))
