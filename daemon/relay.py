@@ -406,7 +406,7 @@ class Gate:
         exchange.sent_upstream = running.sent
         running.tell_upstream()
         if running.sent:
-            self._admission.spend_tokens(running.ticket, charged_tokens(exchange, running.translator.pieces))
+            self._admission.spend_tokens(running.ticket, charged_tokens(exchange, running.translator))
             self._price(exchange, running.attempts.route)
         else:
             self._admission.give_back(running.ticket)

@@ -145,13 +145,14 @@ class Running:
         return STATUS_OF_END.get(self.exchange.state, 502)
 
 
-def charged_tokens(exchange: Exchange, pieces: int) -> int:
-    """The tokens a settled exchange costs its windows: what the upstream counted.
+def charged_tokens(exchange: Exchange, translator: Translator) -> int:
+    """The tokens a settled exchange costs its windows, and its user in money: what the upstream counted.
 
-    Where it was cut off before it told, each of the answer's pieces counts as one (Ollama and llama.cpp send a token a
-    piece); the prompt's tokens are then not known and count nothing.
+    Where it was cut off before the upstream's own end, what it told of the answer until then may be next to nothing
+    (Anthropic begins with a 1): each piece that came counts as one (Ollama and llama.cpp send a token a piece), unless
+    it told of more. The prompt's tokens are those that it told; where it told none, they count nothing.
     """
     usage = exchange.usage
-    if usage.tokens_in is None and usage.tokens_out is None and exchange.state is not EndState.OK:
-        usage.tokens_out = pieces
+    if exchange.state is not EndState.OK and not (translator.finished and usage.tokens_out is not None):
+        usage.tokens_out = max(usage.tokens_out or 0, translator.pieces)
     return (usage.tokens_in or 0) + (usage.tokens_out or 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -526,6 +527,30 @@ async def test_what_an_exchange_cost_is_on_record(tmp_path: Path, near: Scripted
         near_by = await gate.audit((await gate.post("/api/chat", QUESTION)).headers["X-Request-Id"])
         assert near_by.cost is None
         assert (await gate.house.journal.verify()).intact
+
+
+@pytest.mark.parametrize("route", ["/v1/messages", "/v1/chat/completions", "/api/chat"])
+async def test_who_leaves_pays_for_what_was_told_and_delivered(
+    tmp_path: Path, near: ScriptedUpstream, provider: Cloud, route: str
+) -> None:
+    """Anthropic tells the prompt's tokens and one of the answer first: the prompt counts as told, the answer by its
+    pieces, in windows and in money. Unparsed or translated."""
+    prices = tmp_path / "prices.toml"
+    prices.write_text('currency = "EUR"\n[[price]]\nat = "cloud"\nmodel = "*"\ninput = 3\noutput = 15\n', "utf-8")
+    upstreams = [lan(near), provider.configured()]
+    async with gatehouse(tmp_path, near, upstreams=upstreams, models__prices=str(prices)) as gate:
+        await provider.open_to(gate)
+        await gate.house.limits.set(ADMIN, f"user:{gate.user.email}", {"tokens_per_minute": 1000})
+        provider.server.next(behaviours.stall_after(47, asyncio.Event()))
+        async with gate.streaming(route, ROUTES[route] | {"stream": True}) as answer:
+            request_id = answer.headers["x-request-id"]
+            await until(lambda: gate.house.gate.pieces(request_id) == 47)
+        await until(lambda: not gate.house.gate.live())
+        left = await gate.audit(request_id)
+        assert (left.state, left.tokens_in, left.tokens_out) == ("client_left", 4, 47)
+        assert left.cost == "0.000717"  # 4 * 3 + 47 * 15 millionths
+        (window,) = (await gate.get("/v1/limits")).json()
+        assert (window["limit"], window["used"]) == ("tokens_per_minute", 51)
 
 
 def test_the_price_list_that_ships_can_be_read_and_edited(tmp_path: Path) -> None:

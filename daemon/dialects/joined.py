@@ -56,7 +56,6 @@ class Joined:
         """`streamed_as` is the content type of a streamed answer; None where the client wants it whole."""
         self.upstream_path = path
         self.content_type = streamed_as or whole_as
-        self.usage = Usage()
         self.pieces = 0
         self.finished = False
         self.error_status = error_answer
@@ -69,6 +68,11 @@ class Joined:
         self._failure: UpstreamFailed | None = None
         self._sent = 0
         self._first = 0
+
+    @property
+    def usage(self) -> Usage:
+        """As far as the upstream told it: some tell the prompt's tokens first, before any answer."""
+        return Usage(self._reader.ending.tokens_in, self._reader.ending.tokens_out)
 
     def body(self, model: str) -> bytes:
         self._sent = self._clock.now()
@@ -87,7 +91,6 @@ class Joined:
             raise self._failure
         ending = self._reader.ending
         self.finished = True
-        self.usage = Usage(ending.tokens_in, ending.tokens_out)
         if ending.prefill_ns is None and self._first:
             ending.prefill_ns = (self._first - self._sent) * 1000
             ending.generation_ns = self._elapsed_ns(self._first)

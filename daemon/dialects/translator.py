@@ -46,8 +46,9 @@ class Translator(Protocol):
     """One exchange's way between a client's dialect and an upstream's.
 
     A constructor raises BadRequest for what the upstream could only answer differently from what was asked; nothing
-    else here does. `usage` is known once `terminator` returned. `pieces` counts the answer's pieces so far: Ollama and
-    llama.cpp send a token a piece, so it stands for `usage.tokens_out` of an exchange that was cut off.
+    else here does. `usage` is whole once `terminator` returned, before that it is what was told so far. `pieces` counts
+    the answer's pieces so far: Ollama and llama.cpp send a token a piece, so it stands for `usage.tokens_out` of an
+    exchange that was cut off, where it is more.
     """
 
     @property
