@@ -76,6 +76,32 @@ async def test_openais_client_chats(gate: Gatehouse, of_openai: openai.AsyncOpen
     assert (recorded.state, recorded.response, recorded.tokens_out) == ("ok", text, 5)
 
 
+async def test_every_choice_is_counted(gate: Gatehouse, of_openai: openai.AsyncOpenAI) -> None:
+    """`n`, and several prompts, before a server that has them: all of their tokens are charged, streamed or whole."""
+    if gate.upstream.kind == "ollama":
+        with pytest.raises(openai.BadRequestError, match="more than one choice"):
+            await of_openai.chat.completions.create(**SHORT, n=4)
+        return
+    raw = await of_openai.chat.completions.with_raw_response.create(**SHORT, n=4)
+    whole = raw.parse()
+    assert whole.usage is not None
+    assert (len(whole.choices), whole.usage.completion_tokens) == (4, 20)
+    assert (await gate.audit(raw.headers["x-request-id"])).tokens_out == 20
+    stream = await of_openai.chat.completions.create(**SHORT, n=4, stream=True, stream_options={"include_usage": True})
+    usages = [chunk.usage.completion_tokens async for chunk in stream if chunk.usage is not None]
+    assert usages == [20]
+    recorded = await gate.audit(stream.response.headers["x-request-id"])
+    assert (recorded.tokens_in, recorded.tokens_out) == (whole.usage.prompt_tokens, 20)
+    prompts = ["One, two, three,", "Red, green,"]
+    asked: dict[str, Any] = {"model": MODEL, "prompt": prompts, "max_tokens": 4, "temperature": 0}
+    completed = await of_openai.completions.create(**asked)
+    assert [bool(choice.text) for choice in completed.choices] == [True, True]
+    assert completed.usage is not None
+    assert completed.usage.completion_tokens == 8
+    parts = await of_openai.completions.create(**asked, stream=True)
+    assert {part.choices[0].index async for part in parts} == {0, 1}
+
+
 async def test_openais_client_gets_what_it_described(gate: Gatehouse, of_openai: openai.AsyncOpenAI) -> None:
     """Structured outputs, by `.parse`, of chat and of responses: the engine keeps to the schema."""
 

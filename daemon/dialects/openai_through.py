@@ -16,6 +16,7 @@ from common.errors import UpstreamFailed
 from daemon.dialects import translator
 from daemon.dialects.asks import Ask, Shape
 from daemon.dialects.lines import SseReader
+from daemon.dialects.openai_counts import Counts, UsageTold, choices_of, with_counts
 from daemon.dialects.openai_stream import error_answer
 from daemon.dialects.openai_writer import DONE
 from daemon.dialects.translator import (
@@ -29,21 +30,20 @@ from daemon.dialects.translator import (
 from daemon.exchange import Usage
 
 
-class _UsageCounts(msgspec.Struct, gc=False):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-
-
 class _Choice(msgspec.Struct, gc=False):
+    index: int = 0
     finish_reason: str | None = None
 
 
 class _Event(msgspec.Struct, gc=False):
     choices: list[_Choice] | None = None
-    usage: _UsageCounts | None = None
+    usage: UsageTold | None = None
+    timings: Any = None
     error: Any = None
 
 
+# llama.cpp's first event where there are several prompts.
+_NOTHING = b"null"
 _read_event = msgspec.json.Decoder(_Event).decode
 
 
@@ -52,7 +52,6 @@ class _Delta(msgspec.Struct, gc=False):
 
 
 class _WholeChoice(_Choice, gc=False):
-    index: int = 0
     delta: _Delta | None = None
     text: str | None = None
 
@@ -69,6 +68,8 @@ class _Through:
     """What the translators below share."""
 
     upstream_method: Literal["POST", "GET"] = "POST"
+    upstream_headers: translator.Headers = ()
+    left_out: tuple[str, ...] = ()
 
     def __init__(self, ask: Ask) -> None:
         self._ask = ask
@@ -92,6 +93,7 @@ class _Streamed(_Through):
         super().__init__(ask)
         self._events = SseReader()
         self._failure: UpstreamFailed | None = None
+        self._counts = Counts(ask.document)
 
     def body(self, model: str) -> bytes:
         options = (self._ask.document.get("stream_options") or {}) | {"include_usage": True}
@@ -119,7 +121,8 @@ class _Streamed(_Through):
             code = decoded.error.get("code") if isinstance(decoded.error, dict) else None
             raise said({"error": decoded.error}, code)
         if decoded.usage is not None:
-            self.usage = Usage(decoded.usage.prompt_tokens, decoded.usage.completion_tokens)
+            choice = decoded.choices[0].index if decoded.choices else 0
+            self.usage = self._counts.taken(decoded.usage, of_a_choice=decoded.timings is not None, choice=choice)
         return decoded
 
 
@@ -133,7 +136,8 @@ class OpenAiThrough(_Streamed):
         # other choices, where several were asked for.
         self._last: list[bytes] = []
         self._held = 0
-        self._several = ask.document.get("n") not in (None, 1)
+        self._several = choices_of(ask.document) != (1, 1)
+        self._told = b""  # the chunk of the usage alone, which leaves after all of them
 
     def feed(self, data: bytes) -> bytes:
         if self._failure is not None:
@@ -153,7 +157,7 @@ class OpenAiThrough(_Streamed):
             raise self._failure
         out: list[bytes] = []
         self._take_rest(lambda event: self._take(event, out))
-        return b"".join((*out, *self._last, DONE))
+        return b"".join((*out, *self._last, self._told, DONE))
 
     def so_far(self) -> bytes:
         return b""
@@ -166,16 +170,26 @@ class OpenAiThrough(_Streamed):
             self.pieces += 1
             out.append(b"data: " + event + b"\n\n")
             return
+        if event == _NOTHING and not self.finished:
+            return
         decoded = self._read(event, _read_event)
         ends = any(choice.finish_reason for choice in decoded.choices or ())
-        if _only_counts(decoded) and not self._wants_usage:
-            return  # it was only for us
         # Usage may stand in every chunk (Gemini, vLLM when told so): only what has no choice is the end.
-        if ends or (self._last and not (self._several and decoded.choices)) or _only_counts(decoded):
+        if _only_counts(decoded):
+            if self._wants_usage:  # else it was only for us
+                self._tell(event)
+            return
+        if ends or (self._last and not (self._several and decoded.choices)):
             self._hold(b"data: " + event + b"\n\n")
             return
         self.pieces += 1
         out.append(b"data: " + event + b"\n\n")
+
+    def _tell(self, event: bytes) -> None:
+        """One chunk tells the usage, of all choices: clients take the last one, or add up what they get."""
+        if self._counts.several:
+            event = msgspec.json.encode(with_counts(msgspec.json.decode(event), self.usage))
+        self._told = b"data: " + event + b"\n\n"
 
     def _hold(self, event: bytes) -> None:
         self._held += len(event)
@@ -229,7 +243,8 @@ class OpenAiWhole(_Streamed):
             return b""
         chat = self._ask.shape is Shape.OPENAI_CHAT
         choices = [_choice(number, self._choices[number], chat=chat) for number in sorted(self._choices)]
-        head = self._head | {"object": "chat.completion" if chat else "text_completion", "choices": choices}
+        head = with_counts(self._head, self.usage) if self._counts.several else self._head
+        head = head | {"object": "chat.completion" if chat else "text_completion", "choices": choices}
         return msgspec.json.encode({name: head[name] for name in _ordered(head)})
 
     def gained(self) -> bytes:
@@ -239,6 +254,8 @@ class OpenAiWhole(_Streamed):
     def _gather(self, event: bytes) -> None:
         if event == b"[DONE]":
             self.finished = True
+            return
+        if event == _NOTHING and not self.finished:
             return
         self._read(event, _read_whole)
         self._size += len(event)
