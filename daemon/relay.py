@@ -328,6 +328,7 @@ class Gate:
         if not route.upstream.may_ask(route.model, exchange.user_id):
             raise _resting(route, exchange.user_id)
         running.asked = True
+        discretion = route.upstream.discretion  # of the key that is shown now
         body = translator.body(route.model)
         watch = running.watch = Watch(exchange, self.deadlines)
         try:
@@ -340,6 +341,9 @@ class Gate:
                     said.upstream_status = response.status
                     raise said
                 yield response
+        except UpstreamFailed as failure:
+            discretion.keep(failure)
+            raise
         finally:
             watch.stop()
 

@@ -79,7 +79,8 @@ async def pull(house: House, actor: Actor, request: ModelTarget) -> AsyncGenerat
     question = msgspec.json.encode({"model": request.model, "stream": True})
     async with upstream.request("POST", "/api/pull", body=question) as response:
         if response.status != 200:
-            raise _said(upstream, response.status, await response.read(_ERROR_BODY))
+            body = upstream.discretion.body(response.status, await response.read(_ERROR_BODY))
+            raise _said(upstream, response.status, body)
         lines = LineReader()
         async for data in response:
             for line in lines.feed(data):
@@ -190,7 +191,8 @@ def _step(upstream: Upstream, line: bytes) -> PullProgress:
     try:
         document = msgspec.json.decode(line, type=dict[str, Any])
         if "error" in document:
-            raise UpstreamFailed(f"the upstream {upstream.name} says: {document['error']}")
+            words = upstream.discretion.text(str(document["error"]))
+            raise UpstreamFailed(f"the upstream {upstream.name} says: {words}")
         return msgspec.convert(document, PullProgress)
     except msgspec.DecodeError as error:
         raise UpstreamFailed(

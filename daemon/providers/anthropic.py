@@ -12,6 +12,7 @@ from urllib.parse import quote
 import msgspec
 
 from common.errors import UpstreamFailed
+from daemon.providers.discretion import Discretion
 from daemon.providers.upstream import Model, Upstream
 
 VERSION = "2023-06-01"  # the version of the dialect that the translators speak
@@ -25,6 +26,7 @@ class AnthropicUpstream(Upstream):
 
     def use_key(self, key: str) -> None:
         self.has_key = bool(key)
+        self.discretion = Discretion(self.name, key)
         self.pool.identify([("anthropic-version", VERSION), *([("x-api-key", key)] if key else [])])
 
     async def list_models(self) -> list[Model]:

@@ -66,7 +66,8 @@ async def _generate(upstream: Upstream, model: str, prompt: str, race: _Race) ->
             translator.upstream_method, translator.upstream_path, body=translator.body(model)
         ) as response:
             if response.status != 200:
-                status, words = translator.error_status(response.status, await response.read(64 * 1024))
+                body = upstream.discretion.body(response.status, await response.read(64 * 1024))
+                status, words = translator.error_status(response.status, body)
                 raise UpstreamFailed(f"the upstream {upstream.name} answered {status}: {words}")
             begun = False
             async for _ in response:

@@ -30,6 +30,7 @@ from daemon.dialects.asks import Ask
 from daemon.dialects.pairs import translator_for
 from daemon.dialects.translator import Translator
 from daemon.providers.circuit import EVERYBODY, Circuits
+from daemon.providers.discretion import Discretion
 from daemon.providers.errors import ConnectFailed, OutOfDescriptors
 from daemon.providers.http import Body, Pool, Request, verifying_context
 from daemon.traffic.seats import Seats
@@ -122,6 +123,7 @@ class Upstream(ABC):
     def use_key(self, key: str) -> None:
         """Show it this secret from now on; empty: none."""
         self.has_key = bool(key)
+        self.discretion = Discretion(self.name, key)
         self.authorization = f"Bearer {key}" if key else ""
         self.pool.identify([("Authorization", self.authorization)] if key else [])
 
@@ -274,7 +276,8 @@ class Upstream(ABC):
         try:
             async with asyncio.timeout(patience):
                 async with self.request(method, target, body=body) as response:
-                    return response.status, await response.read(LARGEST_LIST)
+                    answer = await response.read(LARGEST_LIST)
+                    return response.status, self.discretion.body(response.status, answer)
         except TimeoutError as error:
             raise UpstreamFailed(
                 f"the upstream {self.name} did not answer {target} within {patience:g} seconds", status=504

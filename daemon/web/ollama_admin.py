@@ -27,6 +27,7 @@ from daemon.web.ollama import OllamaHandler
 _NAMES = ("model", "name", "source", "destination", "from")
 
 
+_ERROR_BODY = 64 * 1024
 # What Ollama itself may answer goes through as it is.
 _OLLAMAS = (403, 404, 500, 502)
 
@@ -84,10 +85,13 @@ class ModelCommand(OllamaHandler):
             async with upstream.request(method, path, body=body) as response:
                 self.set_status(response.status)
                 self.set_header("Content-Type", response.headers.get("content-type", "application/json; charset=utf-8"))
-                async for data in response:
-                    begun = True
-                    self.write(data)
-                    await self.flush()
+                if response.status >= 400:
+                    self.write(upstream.discretion.body(response.status, await response.read(_ERROR_BODY)))
+                else:
+                    async for data in response:
+                        begun = True
+                        self.write(data)
+                        await self.flush()
             await self.finish()
         except (ConnectFailed, UpstreamBroken) as error:
             if not begun:
@@ -226,6 +230,7 @@ class Blob(ModelCommand):
 
         try:
             async with upstream.request("POST", f"/api/blobs/{digest}", headers=headers, body=pieces()) as response:
-                return response.status, await response.read(64 * 1024)
+                body = await response.read(_ERROR_BODY)
+                return response.status, upstream.discretion.body(response.status, body)
         except (ConnectFailed, UpstreamBroken) as error:
             raise UpstreamFailed(str(error)) from error
