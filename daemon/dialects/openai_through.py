@@ -18,6 +18,7 @@ from daemon.dialects.asks import Ask, Shape
 from daemon.dialects.lines import SseReader
 from daemon.dialects.openai_counts import Counts, UsageTold, choices_of, with_counts
 from daemon.dialects.openai_stream import error_answer
+from daemon.dialects.openai_sum import add_choice
 from daemon.dialects.openai_writer import DONE
 from daemon.dialects.translator import (
     MAX_WHOLE,
@@ -267,65 +268,7 @@ class OpenAiWhole(_Streamed):
         self._head |= {name: value for name, value in chunk.items() if value is not None or name not in self._head}
         for choice in choices:
             self.pieces += 1
-            _add(self._choices.setdefault(choice.get("index", 0), {}), choice)
-
-
-def _add(whole: dict[str, Any], part: dict[str, Any]) -> None:
-    """Add a delta up: texts are joined, lists of numbered entries merged by their `index`, other lists joined, the
-    rest replaced."""
-    for name, value in part.items():
-        known = whole.get(name)
-        if value is None:
-            whole.setdefault(name, None)
-        elif known is None:
-            whole[name] = _fresh(value)
-        elif isinstance(value, str) and isinstance(known, str):
-            whole[name] = value if name in _SAID_ONCE else known + value
-        elif isinstance(value, dict) and isinstance(known, dict):
-            _add(known, value)
-        elif isinstance(value, list) and isinstance(known, list):
-            _add_list(known, value)
-        elif name == "content" and isinstance(value, str | list) and isinstance(known, str | list):
-            whole[name] = [*_parts(known), *_parts(value)]
-        else:
-            whole[name] = value
-
-
-def _parts(content: str | list[Any]) -> list[Any]:
-    """Content as parts; a model of Mistral's thinks in parts and goes on in plain text."""
-    return [{"type": "text", "text": content}] if isinstance(content, str) else content
-
-
-_SAID_ONCE = frozenset({"role", "id", "type", "name", "finish_reason", "object"})
-
-
-def _fresh(value: Any) -> Any:
-    if isinstance(value, dict):
-        fresh: dict[str, Any] = {}
-        _add(fresh, value)
-        return fresh
-    if isinstance(value, list):
-        entries: list[Any] = []
-        _add_list(entries, value)
-        return entries
-    return value
-
-
-def _add_list(known: list[Any], added: list[Any]) -> None:
-    for entry in added:
-        same = next((each for each in reversed(known) if _goes_on(each, entry)), None)
-        if same is None:
-            known.append(_fresh(entry))
-        else:
-            _add(same, entry)
-
-
-def _goes_on(known: Any, entry: Any) -> bool:
-    """Whether a numbered entry goes on with a known one; some servers give every tool call the same number."""
-    if not isinstance(known, dict) or not isinstance(entry, dict) or entry.get("index") is None:
-        return False
-    named = known.get("id") and entry.get("id")
-    return known.get("index") == entry["index"] and (not named or known["id"] == entry["id"])
+            add_choice(self._choices.setdefault(choice.get("index", 0), {}), choice)
 
 
 def _choice(number: int, gathered: dict[str, Any], *, chat: bool) -> dict[str, Any]:
