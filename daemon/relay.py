@@ -313,7 +313,8 @@ class Gate:
     def _headers(self, ask: Ask, running: Running) -> dict[str, str]:
         """What is known of an answer before its first byte."""
         headers = self._admission.rate_limit_headers(running.ticket)
-        if ask.shape.family != running.attempts.route.upstream.kind and (ignored := unknown.told(ask)):
+        translated = ask.shape.family != running.attempts.route.upstream.kind
+        if translated and (ignored := unknown.told(ask, running.translator.left_out)):
             headers["X-Gatelodge-Ignored"] = ignored
         return headers
 
@@ -333,7 +334,11 @@ class Gate:
         watch = running.watch = Watch(exchange, self.deadlines)
         try:
             async with route.upstream.request(
-                translator.upstream_method, translator.upstream_path, body=body, on_sent=running.was_sent
+                translator.upstream_method,
+                translator.upstream_path,
+                headers=translator.upstream_headers,
+                body=body,
+                on_sent=running.was_sent,
             ) as response:
                 if response.status != 200:
                     status, message = translator.error_status(response.status, await response.read(64 * 1024))

@@ -226,7 +226,11 @@ REFUSED: list[tuple[Any, str, str]] = [
     (lambda: asked_by("anthropic", stream=False, mcp_servers=[{}]), "ollama", "mcp_servers"),
     (lambda: asked_by("anthropic", stream=False, thinking={"type": "enabled"}), "ollama", "thinking"),
     (lambda: asked_by("anthropic", stream=False, tools=[{"type": "web_search_1"}]), "openai", "web_search_1 as a tool"),
-    (lambda: asked_by("anthropic", stream=False, tool_choice={"type": "any"}), "ollama", "a tool_choice other than"),
+    (lambda: asked_by("anthropic", stream=False, tool_choice={"type": "any"}), "ollama", "tool_choice wants a tool"),
+    (lambda: openai_of(tool_choice="required"), "anthropic", "tool_choice wants a tool"),
+    (lambda: openai_of(tools=FORCED["tools"], tool_choice={"type": "function", "function": {"name": "g"}}), "anthropic",
+     "tool_choice wants 'g'"),
+    (lambda: asked_by("responses", stream=False, tool_choice="required"), "openai", "tool_choice wants a tool"),
     (lambda: asked_by("ollama", stream=False, options={"seed": 5}), "anthropic", "seed"),
 ]  # fmt: skip
 

@@ -125,3 +125,20 @@ async def test_tokens_are_counted_or_estimated_aloud(gate: Gatehouse) -> None:
     assert answer.json()["input_tokens"] >= 1
     assert answer.headers["x-gatelodge-estimate"] == "true"
     assert gate.upstream.inference == []
+
+
+async def test_betas_reach_a_server_of_the_same_dialect_and_no_other(gate: Gatehouse, tmp_path: Path) -> None:
+    """The header, `?beta=true` and the fields, as Claude Code sends them; elsewhere the fields are named and left."""
+    asked = QUESTION | {"context_management": {"edits": []}}
+    betas = VERSION | {"anthropic-beta": "claude-code-20250219, context-management-2025-06-27"}
+    answer = await gate.post(f"{MESSAGES}?beta=true", asked, headers=betas)
+    assert (answer.status_code, answer.headers["x-gatelodge-ignored"]) == (200, "context_management")
+    async with ScriptedUpstream(kind="anthropic") as upstream, gatehouse(tmp_path / "same", upstream) as same:
+        answer = await same.post(f"{MESSAGES}?beta=true", asked, headers=betas)
+        seen = upstream.inference[-1]
+        assert answer.status_code == 200 and "x-gatelodge-ignored" not in answer.headers
+        assert (seen.query, seen.headers["anthropic-version"]) == ("beta=true", VERSION["anthropic-version"])
+        assert seen.headers["anthropic-beta"] == "claude-code-20250219,context-management-2025-06-27"
+        assert seen.body["context_management"] == {"edits": []}
+        refused = await same.post(MESSAGES, QUESTION, headers={"anthropic-beta": "a b"})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (400, "invalid_header")

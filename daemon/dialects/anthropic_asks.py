@@ -6,6 +6,8 @@ others `anthropic_conversation.py` says which can be translated. null is the sam
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from typing import Any
 
 from common.errors import BadRequest
@@ -14,6 +16,9 @@ from daemon.dialects.asks import Ask, Shape, names
 from daemon.dialects.openai_asks import wanted
 from daemon.dialects.strict_json import canonicalise, kind_of, read
 
+LONGEST_BETAS = 2048  # characters of `anthropic-beta`; Claude Code sends some 200
+_BETA = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_BETA_QUERY = "beta=true"
 KEYS = names(anthropic_bodies.MessagesAsk)
 MESSAGE_KEYS = names(anthropic_bodies.AnthropicMessage)
 
@@ -32,6 +37,18 @@ def read_count(body: bytes, default_model: str = "") -> Ask:
     """The body of POST /v1/messages/count_tokens: the same without `max_tokens`; its answer is never streamed."""
     document = _document(body)
     return Ask("/v1/messages/count_tokens", Shape.ANTHROPIC, document, _model(document, default_model), stream=False)
+
+
+def with_betas(ask: Ask, betas: str, query: str) -> Ask:
+    """`ask` with what came beside its body: the header `anthropic-beta`, without which Anthropic refuses the fields of
+    its betas, and `?beta=true`, which its SDKs set with it. BadRequest where the header is no list of names."""
+    names_given = [name.strip() for name in betas.split(",")] if betas else []
+    if len(betas) > LONGEST_BETAS or not all(_BETA.fullmatch(name) for name in names_given):
+        raise BadRequest("anthropic-beta: must be names with commas between them", code="invalid_header")
+    if not names_given and query != _BETA_QUERY:
+        return ask
+    headers = (("anthropic-beta", ",".join(names_given)),) if names_given else ()
+    return replace(ask, headers=headers, query=_BETA_QUERY if query == _BETA_QUERY else "")
 
 
 def _document(body: bytes) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 Rule: a block that no other server has (documents, server tools, containers) is refused by name, never dropped. Cache
 marks and the service tier change no answer and are left out; so is the effort of a request that asks for no thinking.
+What manages the provider's own context is left out, too, and named in the answer's header.
 """
 
 from __future__ import annotations
@@ -26,12 +27,13 @@ from daemon.dialects.conversation import (
 from daemon.dialects.openai_asks import wanted
 
 _NUMBER = (int, float)
+_CONFIGURED = ("format", "effort")  # of output_config, what is read here
 
 
 def conversation(ask: Ask) -> Conversation:
     """What an `anthropic.messages` asks. BadRequest."""
     document = ask.document
-    for field in ("container", "mcp_servers", "context_management"):
+    for field in ("container", "mcp_servers"):
         if document.get(field):
             raise _impossible(field)
     turns: list[Turn] = []
@@ -65,14 +67,25 @@ def conversation(ask: Ask) -> Conversation:
         format=_format(document),
         think=_think(document),
         end_user=end_user if isinstance(end_user, str) else "",
+        named={"think": "thinking", "thoughts": "messages.thinking", "format": "output_format"},
+        strict_by_us=True,
+        left_out=_left_out(document),
     )
 
 
-def _impossible(what: str) -> BadRequest:
+def _left_out(document: dict[str, Any]) -> list[str]:
+    """What only keeps Anthropic's own context short, or is a hint to it: no other server knows of it, and the answer
+    is the same unless the conversation is too long for the server, who says so. Claude Code sends it unasked."""
+    config = document.get("output_config")
+    hints = [f"output_config.{name}" for name in config if name not in _CONFIGURED] if isinstance(config, dict) else []
+    return (["context_management"] if document.get("context_management") else []) + hints
+
+
+def _impossible(what: str, param: str = "") -> BadRequest:
     return BadRequest(
         f"{what} is not possible with this model: its server does not speak Anthropic's dialect and has none",
         code="not_supported_by_upstream",
-        detail={"param": what.split(maxsplit=1)[0]},
+        detail={"param": param or what},
     )
 
 
@@ -133,7 +146,7 @@ def _part(where: str, block: Any) -> Part:
         case {"type": "text" | "image" | "tool_use" | "thinking" | "tool_result" as kind}:
             raise BadRequest(f"{where}: a {kind} block lacks what it needs", detail={"param": where})
         case {"type": str(kind)}:
-            raise _impossible(f"{kind[:40]} in a message")
+            raise _impossible(f"{kind[:40]} in a message", where)
         case _:
             raise BadRequest(f"{where}: must be a block with a type", detail={"param": where})
 
@@ -144,7 +157,7 @@ def _tool(where: str, tool: Any) -> Tool:
             strict = tool.get("strict")
             return Tool(name, str(tool.get("description") or ""), schema, strict if isinstance(strict, bool) else None)
         case {"type": str(kind)} if kind != "custom":
-            raise _impossible(f"{kind[:40]} as a tool")
+            raise _impossible(f"{kind[:40]} as a tool", where)
         case _:
             raise BadRequest(f"{where}: must have a name and an input_schema", detail={"param": where})
 

@@ -1,7 +1,8 @@
 """Requests for an upstream that speaks Anthropic's dialect: messages.
 
-Rule: always streamed. `max_tokens`, which Anthropic wants, is `LONGEST_ANSWER` where the client named none. What its
-dialect has nothing like (penalties, seeds, log probabilities, raw completions, …) is refused.
+Rule: always streamed. `max_tokens`, which Anthropic wants, is `LONGEST_ANSWER` where the client named none; one that it
+named holds, and thinking gets less. What its dialect has nothing like (penalties, seeds, log probabilities, raw
+completions, …) is refused.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from typing import Any
 from daemon.dialects.conversation import Conversation, Image, Part, Schema, Text, Thought, Tool, ToolUse, Turn, cannot
 
 LONGEST_ANSWER = 8192
+LEAST_BUDGET = 1024  # tokens of thinking that Anthropic takes for a budget; an answer must be longer
 _DIALECT = "Anthropic"
-# A share of the answer that a level of thinking may take; Anthropic wants at least 1,024 tokens.
+# A share of the answer that a level of thinking may take.
 _BUDGETS = {"minimal": 1024, "low": 2048, "medium": 4096, "high": 8192, "xhigh": 16384}
 # What it has nothing like, with the value that changes nothing, as many clients send it.
 _UNKNOWN = {
@@ -29,7 +31,7 @@ def messages(asked: Conversation) -> dict[str, Any]:
     systems = [turn for turn in asked.turns if turn.role == "system"]
     if systems:
         request["system"] = "\n\n".join(turn.text for turn in systems)
-    request["messages"] = _messages([turn for turn in asked.turns if turn.role != "system"])
+    request["messages"] = _messages(asked)
     for name in ("temperature", "top_p", "top_k"):
         if getattr(sampling, name) is not None:
             request[name] = getattr(sampling, name)
@@ -50,22 +52,32 @@ def messages(asked: Conversation) -> dict[str, Any]:
 
 def _refuse(asked: Conversation) -> None:
     if asked.prompt is not None:
-        raise cannot("the continuation of a text", asked.model, _DIALECT)
+        raise cannot("the continuation of a text", asked.model, _DIALECT, "prompt")
     for name, neutral in _UNKNOWN.items():
         if getattr(asked.sampling, name) not in (None, neutral):
             raise cannot(name, asked.model, _DIALECT)
     if asked.choices > 1:
-        raise cannot("more than one choice (n)", asked.model, _DIALECT)
+        raise cannot("more than one choice (n)", asked.model, _DIALECT, "n")
     if asked.logprobs:
         raise cannot("logprobs", asked.model, _DIALECT)
     if asked.format == "json":
-        raise cannot("JSON without a schema", asked.model, _DIALECT)
+        raise cannot("JSON without a schema", asked.model, _DIALECT, asked.field("format"))
+    if asked.verbosity:
+        raise cannot(asked.field("verbosity"), asked.model, _DIALECT)
 
 
-def _messages(turns: list[Turn]) -> list[dict[str, Any]]:
-    """Anthropic's alternation: the answers of tools are blocks of a user's message; neighbours of one role are one."""
+def _messages(asked: Conversation) -> list[dict[str, Any]]:
+    """Anthropic's alternation: the answers of tools are blocks of a user's message; neighbours of one role are one.
+
+    Anthropic takes back only thinking that it signed. Other thinking is left out: as text it would be something that
+    the assistant said, and of earlier turns Anthropic leaves out its own, too.
+    """
     result: list[dict[str, Any]] = []
-    for turn in turns:
+    for turn in asked.turns:
+        if turn.role == "system":
+            continue
+        if any(isinstance(part, Thought) and not _signed(part) for part in turn.parts):
+            asked.leave_out(asked.field("thoughts"))
         role = "assistant" if turn.role == "assistant" else "user"
         blocks = [_result(turn)] if turn.role == "tool" else [_block(part) for part in turn.parts if _says(part)]
         if result and result[-1]["role"] == role:
@@ -99,16 +111,17 @@ def _block(part: Part) -> dict[str, Any]:
             return {"type": "tool_use", "id": part.id, "name": part.name, "input": part.arguments}
         case Thought() if part.redacted:
             return {"type": "redacted_thinking", "data": part.redacted}
-        case Thought() if part.signature:
-            return {"type": "thinking", "thinking": part.text, "signature": part.signature}
         case Thought():
-            # Anthropic takes back only thinking that it signed; what another server thought is told as text.
-            return {"type": "text", "text": f"<thinking>{part.text}</thinking>"}
+            return {"type": "thinking", "thinking": part.text, "signature": part.signature}
 
 
 def _says(part: Part) -> bool:
-    """Whether it says anything: Anthropic refuses an empty text."""
-    return not isinstance(part, Text) or bool(part.text)
+    """Whether it says anything that Anthropic takes: an empty text is refused, and thinking that it did not sign."""
+    return _signed(part) if isinstance(part, Thought) else not isinstance(part, Text) or bool(part.text)
+
+
+def _signed(part: Part) -> bool:
+    return isinstance(part, Thought) and bool(part.signature or part.redacted)
 
 
 def _tool(tool: Tool) -> dict[str, Any]:
@@ -140,7 +153,21 @@ def _add_think(request: dict[str, Any], asked: Conversation) -> None:
         case str():
             budget = _BUDGETS.get(asked.think, _BUDGETS["medium"])
         case int():
-            budget = max(1024, asked.think)
+            budget = max(LEAST_BUDGET, asked.think)
+    longest = asked.sampling.max_tokens
+    if _breaks_a_loop(asked.turns) or (longest is not None and longest <= LEAST_BUDGET):
+        asked.leave_out(asked.field("think"))
+        return
+    # The budget is a part of the answer's length, and how long that may be is the client's word.
+    if longest is None:
+        request["max_tokens"] = max(request["max_tokens"], budget + 1024)
+    else:
+        budget = min(budget, max(LEAST_BUDGET, longest - 1024))
     request["thinking"] = {"type": "enabled", "budget_tokens": budget}
-    # The budget is a part of the answer's length.
-    request["max_tokens"] = max(request["max_tokens"], budget + 1024)
+
+
+def _breaks_a_loop(turns: list[Turn]) -> bool:
+    """Whether the assistant's last turn calls tools and does not begin with thinking that Anthropic signed: with
+    thinking switched on it refuses to go on after that."""
+    said = next((turn.parts for turn in reversed(turns) if turn.role == "assistant"), [])
+    return any(isinstance(part, ToolUse) for part in said) and not (said and _signed(said[0]))

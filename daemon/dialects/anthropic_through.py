@@ -27,10 +27,12 @@ class _Through:
     """What the two translators below share."""
 
     upstream_method: Literal["POST", "GET"] = "POST"
+    left_out: tuple[str, ...] = ()
 
     def __init__(self, ask: Ask) -> None:
         self._ask = ask
-        self.upstream_path = ask.route
+        self.upstream_path = ask.route + (f"?{ask.query}" if ask.query else "")
+        self.upstream_headers = ask.headers
         self.content_type = translator.SSE if ask.stream else translator.JSON
         self.usage = Usage()
         self.pieces = 0

@@ -48,6 +48,9 @@ class Ask:
     document: dict[str, Any]
     model: str  # as asked, or the default
     stream: bool
+    # What came beside the body and belongs to the dialect: for an upstream of the same one.
+    headers: tuple[tuple[str, str], ...] = ()
+    query: str = ""
 
     @property
     def empty(self) -> bool:

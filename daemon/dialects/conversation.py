@@ -126,15 +126,43 @@ class Conversation(msgspec.Struct, gc=False):
     top_logprobs: int = 0
     choices: int = 1
     end_user: str = ""  # the client's own name for whom it asks; goes to providers that have a field for it
+    verbosity: str = ""  # how much to say, OpenAI's low or high; "" where the client wants the usual
+    # What the client's dialect calls a field that has another name here: "think", "thoughts", "verbosity".
+    named: dict[str, str] = {}
+    strict_by_us: bool = False  # the schema is strict because the client's dialect knows no other, not by its own word
+    # Fields that the client sent and the upstream does not get, because the answer is none the worse for it or there is
+    # no other way; in the client's words, for the header that tells them.
+    left_out: list[str] = []
+
+    def field(self, name: str) -> str:
+        """What the client calls the field `name`."""
+        return self.named.get(name, name)
+
+    def leave_out(self, field: str) -> None:
+        """Tell that the upstream does not get this field of the client's."""
+        if field not in self.left_out:
+            self.left_out.append(field)
 
 
-def cannot(what: str, model: str, dialect: str) -> BadRequest:
-    """The refusal of something that the upstream's dialect has nothing like."""
+def cannot(what: str, model: str, dialect: str, param: str = "") -> BadRequest:
+    """The refusal of something that the upstream's dialect has nothing like; `param` is the field, where `what` says it
+    in other words."""
     return BadRequest(
         f"{what} is not possible with the model {model!r}: its server speaks {dialect}'s dialect, which has nothing "
         f"like it",
         code="not_supported_by_upstream",
+        detail={"param": param or what},
     )
+
+
+def check_tool_choice(asked: Conversation) -> None:
+    """BadRequest where a tool must be called and there is none, or not that one: no server could do it."""
+    name = asked.tool_choice.removeprefix("=")
+    if asked.tool_choice in ("", "auto", "none") or any(name in ("required", tool.name) for tool in asked.tools):
+        return
+    if not asked.tools:
+        raise BadRequest("tool_choice wants a tool to be called, and tools names none", detail={"param": "tool_choice"})
+    raise BadRequest(f"tool_choice wants {name[:60]!r}, which tools does not have", detail={"param": "tool_choice"})
 
 
 _IMAGE_TYPES = {"iVBORw": "image/png", "/9j/": "image/jpeg", "R0lGOD": "image/gif", "UklGR": "image/webp"}

@@ -5,7 +5,7 @@ Rule: counts are the upstream's, never guessed; durations are the upstream's whe
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -14,6 +14,7 @@ from common.errors import UpstreamFailed
 from daemon.clock import Clock
 from daemon.dialects import translator
 from daemon.dialects.pieces import Ending, Gathered, Piece
+from daemon.dialects.translator import Headers
 from daemon.exchange import Usage
 
 
@@ -40,6 +41,7 @@ class Joined:
     """See `translator.Translator`."""
 
     upstream_method: Literal["POST", "GET"] = "POST"
+    upstream_headers: Headers = ()
 
     def __init__(
         self,
@@ -52,13 +54,18 @@ class Joined:
         streamed_as: str | None,
         whole_as: str = translator.JSON,
         error_answer: Callable[[int, bytes], tuple[int, str]] = translator.error_answer,
+        fit: Callable[[dict[str, Any], str], dict[str, Any]] | None = None,
+        left_out: Sequence[str] = (),
     ) -> None:
-        """`streamed_as` is the content type of a streamed answer; None where the client wants it whole."""
+        """`streamed_as` is the content type of a streamed answer; None where the client wants it whole. `fit` makes of
+        the request what the upstream takes for a model; `left_out` may grow by that."""
         self.upstream_path = path
         self.content_type = streamed_as or whole_as
         self.pieces = 0
         self.finished = False
         self.error_status = error_answer
+        self.left_out = left_out
+        self._fit = fit
         self._request = request
         self._reader = reader
         self._writer = writer
@@ -76,7 +83,8 @@ class Joined:
 
     def body(self, model: str) -> bytes:
         self._sent = self._clock.now()
-        return msgspec.json.encode({"model": model} | self._request)
+        request = self._request if self._fit is None else self._fit(self._request, model)
+        return msgspec.json.encode({"model": model} | request)
 
     def feed(self, data: bytes) -> bytes:
         if self._failure is not None:

@@ -64,6 +64,8 @@ class _Ollama:
     """What the three translators below share: the request, and the reading of errors and counts."""
 
     upstream_method: Literal["POST", "GET"] = "POST"
+    upstream_headers: translator.Headers = ()
+    left_out: tuple[str, ...] = ()
 
     def __init__(self, ask: Ask) -> None:
         self._ask = ask

@@ -23,7 +23,6 @@ from daemon.dialects.conversation import (
     Tool,
     ToolUse,
     Turn,
-    cannot,
     media_type_of,
     open_calls,
 )
@@ -111,7 +110,11 @@ def _asked(ask: Ask, of: str) -> Conversation:
     if not 0 <= top <= 20:
         raise BadRequest("top_logprobs must be between 0 and 20")
     wanted = expect(ask.document, "logprobs", bool, "bool", of=of) is True
-    return Conversation(ask.model, sampling=sampling, logprobs=wanted, top_logprobs=top if wanted else 0)
+    named = {"thoughts": "messages.thinking"}
+    logged = top if wanted else 0
+    return Conversation(
+        ask.model, sampling=sampling, logprobs=wanted, top_logprobs=logged, named=named, strict_by_us=True
+    )
 
 
 def _option(option: str, value: Any, go_type: str) -> Any:
@@ -131,7 +134,12 @@ def _option(option: str, value: Any, go_type: str) -> Any:
 def _refuse(ask: Ask, *fields: str) -> None:
     for field in fields:
         if ask.document.get(field):
-            raise cannot(field, ask.model, "another")
+            raise BadRequest(
+                f"{field} is not possible with the model {ask.model!r}: its server does not speak Ollama's dialect and "
+                "has nothing like it",
+                code="not_supported_by_upstream",
+                detail={"param": field},
+            )
 
 
 def _turn(message: dict[str, Any]) -> Turn:

@@ -27,9 +27,9 @@ def chat(asked: Conversation) -> dict[str, Any]:
         case "none":
             pass
         case _:
-            raise cannot("a tool_choice other than auto and none", asked.model, _DIALECT)
+            raise cannot("a tool_choice other than auto and none", asked.model, _DIALECT, "tool_choice")
     if asked.parallel_calls is False and asked.tools:
-        raise cannot("parallel_tool_calls: false", asked.model, _DIALECT)
+        raise cannot("parallel_tool_calls: false", asked.model, _DIALECT, "parallel_tool_calls")
     return request
 
 
@@ -44,7 +44,9 @@ def generate(asked: Conversation) -> dict[str, Any]:
 
 def _request(asked: Conversation) -> dict[str, Any]:
     if asked.choices > 1:
-        raise cannot("more than one choice (n)", asked.model, _DIALECT)
+        raise cannot("more than one choice (n)", asked.model, _DIALECT, "n")
+    if asked.verbosity:
+        raise cannot(asked.field("verbosity"), asked.model, _DIALECT)
     request: dict[str, Any] = {"stream": True}
     options = msgspec.to_builtins(asked.sampling)
     if "max_tokens" in options:
@@ -97,7 +99,7 @@ def _message(turn: Turn, model: str) -> dict[str, Any]:
 
 def _image(image: Image, model: str) -> str:
     if image.url:
-        raise cannot("an image by its address (send it as a data: URL)", model, _DIALECT)
+        raise cannot("an image by its address (send it as a data: URL)", model, _DIALECT, "image_url")
     return image.data
 
 

@@ -24,6 +24,8 @@ class _OverOpenAi:
     """What the three translators below share."""
 
     upstream_method: Literal["POST", "GET"] = "POST"
+    upstream_headers: translator.Headers = ()
+    left_out: tuple[str, ...] = ()
     content_type = translator.JSON
 
     def __init__(self, ask: Ask, clock: Clock) -> None:

@@ -49,11 +49,15 @@ def conversation(ask: Ask) -> Conversation:
 def _chat(ask: Ask) -> Conversation:
     document = ask.document
     _refuse(document, "logit_bias", "audio", "prediction", "web_search_options", "functions", "function_call")
-    if document.get("verbosity") not in (None, "medium"):
-        raise _impossible("verbosity")
     if document.get("modalities") not in (None, ["text"]):
-        raise _impossible("modalities other than text")
+        raise _impossible("modalities other than text", "modalities")
     asked = _asked(ask)
+    asked.named = {
+        "think": "reasoning" if document.get("reasoning_effort") is None else "reasoning_effort",
+        "thoughts": "messages.reasoning_content",
+        "format": "response_format",
+    }
+    asked.verbosity = verbosity(document, "verbosity")
     asked.turns = [_turn(f"messages[{number}]", message) for number, message in enumerate(document["messages"])]
     open_calls(asked.turns)
     tools = wanted(document, "tools", list, "an array of tools") or ()
@@ -61,7 +65,7 @@ def _chat(ask: Ask) -> Conversation:
     asked.tool_choice = _tool_choice(document.get("tool_choice"))
     asked.parallel_calls = wanted(document, "parallel_tool_calls", bool, "true or false")
     asked.format = _format(document.get("response_format"))
-    asked.think = _think(document)
+    asked.think = _think(document, asked)
     asked.logprobs = wanted(document, "logprobs", bool, "true or false") is True
     top = wanted(document, "top_logprobs", int, "a number from 0 to 20") or 0
     if not 0 <= top <= 20:
@@ -82,7 +86,7 @@ def _completion(ask: Ask) -> Conversation:
     if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str):
         prompt = prompt[0]
     if not isinstance(prompt, str):
-        raise _impossible("a prompt that is not one text")
+        raise _impossible("a prompt that is not one text", "prompt")
     asked.prompt = prompt
     asked.suffix = wanted(document, "suffix", str, "a text") or ""
     top = wanted(document, "logprobs", int, "a number from 0 to 5")
@@ -123,11 +127,11 @@ def _refuse(document: dict[str, Any], *fields: str) -> None:
             raise _impossible(field)
 
 
-def _impossible(what: str) -> BadRequest:
+def _impossible(what: str, param: str = "") -> BadRequest:
     return BadRequest(
         f"{what} is not possible with this model: its server does not speak OpenAI's dialect and has nothing like it",
         code="not_supported_by_upstream",
-        detail={"param": what.split(maxsplit=1)[0]},
+        detail={"param": param or what},
     )
 
 
@@ -147,7 +151,7 @@ def _turn(where: str, message: dict[str, Any]) -> Turn:
     ):  # the older form of a call, which its function's name ties to its answer
         parts.append(_call(f"{where}.function_call", {"function": message["function_call"]}))
     if message.get("audio") is not None:
-        raise _impossible("audio in a message")
+        raise _impossible("audio in a message", where)
     answers, name = message.get("tool_call_id"), message.get("name")
     tool_name = name if role == "tool" and isinstance(name, str) else ""
     return Turn(role, parts, answers if isinstance(answers, str) else "", tool_name)
@@ -170,7 +174,7 @@ def _part(where: str, part: Any) -> Part:
         case {"type": "image_url", "image_url": str(url)}:
             return image_at(url)
         case {"type": "input_audio" | "file" as kind}:
-            raise _impossible(f"{kind} in a message")
+            raise _impossible(f"{kind} in a message", where)
         case _:
             raise BadRequest(f"{where} must be a text or an image_url part", detail={"param": where})
 
@@ -239,14 +243,39 @@ def _format(wanted_format: Any) -> Any:
             )
 
 
-def _think(document: dict[str, Any]) -> bool | str | None:
+def verbosity(document: dict[str, Any], name: str, *, where: str = "") -> str:
+    """How much the client wants said: low, high, or "" for the usual. BadRequest."""
+    wish = wanted(document, name, str, "low, medium or high", where=where)
+    if wish not in (None, "low", "medium", "high"):
+        raise BadRequest(f"{where}{name} must be low, medium or high", detail={"param": f"{where}{name}"})
+    return "" if wish in (None, "medium") else str(wish)
+
+
+def _think(document: dict[str, Any], asked: Conversation) -> bool | int | str | None:
     effort = document.get("reasoning_effort")
-    reasoning = document.get("reasoning")
-    if effort is None and isinstance(reasoning, dict):
-        effort = reasoning.get("effort")
+    told = document.get("reasoning")
+    reasoning = told if isinstance(told, dict) else {}
+    effort = reasoning.get("effort") if effort is None else effort
     if effort is not None and effort not in _EFFORTS:
         raise BadRequest(f"reasoning_effort must be one of {', '.join(_EFFORTS)}", detail={"param": "reasoning_effort"})
+    # Beside the effort OpenRouter's clients name a switch and a budget; local servers' clients have a switch elsewhere.
+    switch = wanted(reasoning, "enabled", bool, "true or false", where="reasoning.")
+    budget = wanted(reasoning, "max_tokens", int, "a whole number", where="reasoning.")
     kwargs = document.get("chat_template_kwargs")
-    if effort is None and isinstance(kwargs, dict) and isinstance(kwargs.get("enable_thinking"), bool):
-        return bool(kwargs["enable_thinking"])
-    return effort
+    template = kwargs if isinstance(kwargs, dict) else {}
+    in_template = template.get("enable_thinking")
+    for where, fields, known in (
+        ("reasoning", reasoning, ("effort", "enabled", "max_tokens")),
+        ("chat_template_kwargs", template, ("enable_thinking",)),
+    ):
+        for name in fields:
+            if name not in known and fields[name] is not None:
+                asked.leave_out(f"{where}.{name}")
+    if effort is not None or switch is False:
+        return False if switch is False else str(effort)
+    if budget is not None and budget > 0:
+        return int(budget)
+    if switch is None and isinstance(in_template, bool):
+        asked.named["think"] = "chat_template_kwargs"
+        return in_template
+    return True if switch else None

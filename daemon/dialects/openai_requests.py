@@ -1,7 +1,7 @@
 """Requests for an upstream that speaks OpenAI's dialect: chat completions, completions, embeddings.
 
 Rule: always streamed, with usage. Sampling options beyond OpenAI's own go along under the names that llama.cpp and vLLM
-share; a server that does not know them says so itself.
+share; hosts that are known to refuse them do not get them (`openai_own.py`), another one says so itself.
 """
 
 from __future__ import annotations
@@ -34,16 +34,9 @@ def chat_completion(asked: Conversation) -> dict[str, Any]:
     request = _completion(asked)
     request["messages"] = [_message(turn) for turn in asked.turns]
     if asked.tools:
-        request["tools"] = [_tool(tool) for tool in asked.tools]
-    match asked.tool_choice:
-        case "":
-            pass
-        case "auto" | "none" | "required":
-            request["tool_choice"] = asked.tool_choice
-        case named:
-            request["tool_choice"] = {"type": "function", "function": {"name": named.removeprefix("=")}}
-    if asked.parallel_calls is not None:
-        request["parallel_tool_calls"] = asked.parallel_calls
+        request |= _tools(asked)
+    if asked.verbosity:
+        request["verbosity"] = asked.verbosity
     match asked.format:
         case "json":
             request["response_format"] = {"type": "json_object"}
@@ -57,6 +50,19 @@ def chat_completion(asked: Conversation) -> dict[str, Any]:
         if asked.top_logprobs:
             request["top_logprobs"] = asked.top_logprobs
     return request
+
+
+def _tools(asked: Conversation) -> dict[str, Any]:
+    """The tools and how to use them; without tools OpenAI refuses the latter, which then say nothing."""
+    told: dict[str, Any] = {"tools": [_tool(tool) for tool in asked.tools]}
+    match asked.tool_choice:
+        case "":
+            pass
+        case "auto" | "none" | "required":
+            told["tool_choice"] = asked.tool_choice
+        case named:
+            told["tool_choice"] = {"type": "function", "function": {"name": named.removeprefix("=")}}
+    return told if asked.parallel_calls is None else told | {"parallel_tool_calls": asked.parallel_calls}
 
 
 def completion(asked: Conversation) -> dict[str, Any]:
@@ -125,7 +131,8 @@ def _content(turn: Turn) -> Any:
     shown = [part for part in turn.parts if isinstance(part, Text | Image)]
     if all(isinstance(part, Text) for part in shown):
         return turn.text
-    return [_part(part) for part in shown]
+    failed = [{"type": "text", "text": "Error:"}] if turn.failed else []
+    return [*failed, *[_part(part) for part in shown]]
 
 
 def _part(part: Text | Image) -> dict[str, Any]:

@@ -49,10 +49,15 @@ class _PromptDetails(msgspec.Struct, gc=False):
     cached_tokens: int | None = None
 
 
+class _CompletionDetails(msgspec.Struct, gc=False):
+    reasoning_tokens: int | None = None
+
+
 class _Usage(msgspec.Struct, gc=False):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     prompt_tokens_details: _PromptDetails | None = None
+    completion_tokens_details: _CompletionDetails | None = None
 
 
 class _Timings(msgspec.Struct, gc=False):
@@ -136,6 +141,8 @@ class OpenAiStream:
             self.ending.tokens_out = chunk.usage.completion_tokens
             if chunk.usage.prompt_tokens_details is not None:
                 self.ending.tokens_cached = chunk.usage.prompt_tokens_details.cached_tokens
+            if chunk.usage.completion_tokens_details is not None:
+                self.ending.tokens_thinking = chunk.usage.completion_tokens_details.reasoning_tokens
         if chunk.timings is not None:
             self.ending.prefill_ns = _nanoseconds(chunk.timings.prompt_ms)
             self.ending.generation_ns = _nanoseconds(chunk.timings.predicted_ms)

@@ -27,6 +27,8 @@ class OpenAiVectorsOverOllama:
     """See `translator.Translator`."""
 
     upstream_method: Literal["POST", "GET"] = "POST"
+    upstream_headers: translator.Headers = ()
+    left_out: tuple[str, ...] = ()
     upstream_path = "/api/embed"
     content_type = translator.JSON
 

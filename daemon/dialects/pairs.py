@@ -19,6 +19,7 @@ from daemon.dialects import (
     ollama_conversation,
     ollama_requests,
     openai_conversation,
+    openai_own,
     openai_requests,
     openai_stream,
     responses_conversation,
@@ -30,7 +31,7 @@ from daemon.dialects.anthropic_stream import AnthropicStream
 from daemon.dialects.anthropic_through import AnthropicThrough, AnthropicWhole
 from daemon.dialects.anthropic_writer import AnthropicWriter
 from daemon.dialects.asks import Ask, Shape
-from daemon.dialects.conversation import Conversation
+from daemon.dialects.conversation import Conversation, check_tool_choice
 from daemon.dialects.joined import Joined, Reader, Writer
 from daemon.dialects.ollama import OllamaStream, OllamaVectors, OllamaWhole
 from daemon.dialects.ollama_stream import OllamaPieces
@@ -60,8 +61,8 @@ class _Server(NamedTuple):
     error_answer: Callable[[int, bytes], tuple[int, str]]
 
 
-def translator_for(ask: Ask, upstream_kind: str, clock: Clock) -> Translator:
-    """The translator for one exchange. `upstream_kind` is "ollama", "openai" or "anthropic".
+def translator_for(ask: Ask, upstream_kind: str, clock: Clock, *, host: str = "") -> Translator:
+    """The translator for one exchange. `upstream_kind` is "ollama", "openai" or "anthropic", `host` its name.
 
     BadRequest where the upstream could only answer something else than what was asked.
     """
@@ -74,11 +75,17 @@ def translator_for(ask: Ask, upstream_kind: str, clock: Clock) -> Translator:
         return chosen
     if upstream_kind not in _SERVERS:
         raise BadRequest(f"{ask.route} is not possible with the model {ask.model!r}: its server does not speak it")
-    return _joined(ask, _CLIENTS[family], _SERVERS[upstream_kind], clock)
+    return _joined(ask, _CLIENTS[family], _SERVERS[upstream_kind], clock, host)
 
 
-def _joined(ask: Ask, client: _Client, server: _Server, clock: Clock) -> Translator:
-    path, request = server.request(client.read(ask))
+def _joined(ask: Ask, client: _Client, server: _Server, clock: Clock, host: str) -> Translator:
+    asked = client.read(ask)
+    check_tool_choice(asked)
+    path, request = server.request(asked)
+
+    def fit(request: dict[str, Any], model: str) -> dict[str, Any]:
+        return openai_own.fitted(request, asked, host=host, model=model)
+
     return Joined(
         path,
         request,
@@ -87,6 +94,8 @@ def _joined(ask: Ask, client: _Client, server: _Server, clock: Clock) -> Transla
         clock,
         streamed_as=client.streamed_as if ask.stream else None,
         error_answer=server.error_answer,
+        fit=fit if server.request is _to_openai else None,
+        left_out=asked.left_out,
     )
 
 

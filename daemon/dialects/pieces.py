@@ -47,6 +47,7 @@ class Ending(msgspec.Struct, gc=False):
     tokens_in: int | None = None
     tokens_out: int | None = None
     tokens_cached: int | None = None  # of tokens_in
+    tokens_thinking: int | None = None  # of tokens_out
     prefill_ns: int | None = None
     generation_ns: int | None = None
     stop: str | None = None

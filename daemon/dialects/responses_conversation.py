@@ -1,8 +1,8 @@
 """OpenAI's responses, read into a conversation of no dialect.
 
-Rule: the gate keeps no conversation for a client: what refers to a stored one (`previous_response_id`, `conversation`,
-`item_reference`, `background`) is refused by name, as is a tool that only OpenAI runs. `store` promises the client
-nothing here and is left out.
+Rule: the gate keeps nothing for a client: what refers to something stored (`previous_response_id`, `conversation`,
+`item_reference`, `prompt`, `background`) is refused by name, as is a tool that only OpenAI runs. `store` promises the
+client nothing here and is left out.
 """
 
 from __future__ import annotations
@@ -28,18 +28,27 @@ from daemon.dialects.conversation import (
     open_calls,
 )
 from daemon.dialects.openai_asks import wanted
+from daemon.dialects.openai_conversation import verbosity
 
 _NUMBER = (int, float)
 _ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 _EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh")
 
 
+_KEPT_NOWHERE = {
+    "previous_response_id": "the gateway keeps no conversation; send its items as input",
+    "conversation": "the gateway keeps no conversation; send its items as input",
+    "background": "the gateway answers on the connection that asked; leave it out, and stream a long answer",
+    "prompt": "the gateway keeps no prompt templates; send the text itself as instructions and input",
+}
+
+
 def conversation(ask: Ask) -> Conversation:
     """What a `responses.response` asks. BadRequest."""
     document = ask.document
-    for field in ("previous_response_id", "conversation", "background", "prompt", "context_management"):
+    for field, why in _KEPT_NOWHERE.items():
         if document.get(field):
-            raise _impossible(field, "the gateway keeps no conversation; send its items as input")
+            raise _impossible(field, field, why)
     turns: list[Turn] = []
     instructions = wanted(document, "instructions", str, "a text")
     if instructions:
@@ -56,8 +65,6 @@ def conversation(ask: Ask) -> Conversation:
     if longest is not None and longest < 1:
         raise BadRequest("max_output_tokens must be at least 1", detail={"param": "max_output_tokens"})
     text, include = document.get("text"), wanted(document, "include", list, "an array of names") or ()
-    if isinstance(text, dict) and text.get("verbosity") not in (None, "medium"):
-        raise _impossible("text.verbosity")
     tools = wanted(document, "tools", list, "an array of tools") or ()
     end_user = document.get("user") or document.get("safety_identifier")
     return Conversation(
@@ -76,14 +83,30 @@ def conversation(ask: Ask) -> Conversation:
         logprobs=top > 0 or "message.output_text.logprobs" in include,
         top_logprobs=top,
         end_user=end_user if isinstance(end_user, str) else "",
+        verbosity=verbosity(text, "verbosity", where="text.") if isinstance(text, dict) else "",
+        named={
+            "think": "reasoning",
+            "thoughts": "input.reasoning",
+            "verbosity": "text.verbosity",
+            "format": "text.format",
+        },
+        left_out=_left_out(document),
     )
 
 
-def _impossible(what: str, why: str = "") -> BadRequest:
+def _left_out(document: dict[str, Any]) -> list[str]:
+    """What only says how a provider is to keep within its context: nothing here cuts a conversation, and one that is
+    too long is told so, or cut, by the server itself."""
+    truncation = document.get("truncation")
+    if truncation not in (None, "auto", "disabled"):
+        raise BadRequest("truncation must be auto or disabled", detail={"param": "truncation"})
+    cut = ["truncation"] if truncation == "auto" else []
+    return cut + (["context_management"] if document.get("context_management") else [])
+
+
+def _impossible(what: str, param: str, why: str = "") -> BadRequest:
     reason = why or "its server has nothing like it"
-    return BadRequest(
-        f"{what} is not possible here: {reason}", code="not_supported", detail={"param": what.split(maxsplit=1)[0]}
-    )
+    return BadRequest(f"{what} is not possible here: {reason}", code="not_supported", detail={"param": param})
 
 
 def _add(turns: list[Turn], where: str, item: Any) -> None:
@@ -107,7 +130,7 @@ def _add(turns: list[Turn], where: str, item: Any) -> None:
             else:
                 turns.append(Turn(_ROLES[role], parts))
         case {"type": str(kind)} if kind not in ("message", "function_call", "function_call_output"):
-            raise _impossible(f"an item of type {kind[:40]}")
+            raise _impossible(f"an item of type {kind[:40]}", where)
         case _:
             raise BadRequest(f"{where} must be a message, a function call or its output", detail={"param": where})
 
@@ -146,7 +169,7 @@ def _part(where: str, part: Any) -> Part:
         case {"type": "input_image", "image_url": str(url)}:
             return image_at(url, str(part.get("detail") or ""))
         case {"type": "input_file" | "input_audio" | "input_image" as kind}:
-            raise _impossible(f"{kind} in a message")
+            raise _impossible(f"{kind} in a message", where)
         case _:
             raise BadRequest(f"{where} must be a text or an image part", detail={"param": where})
 
@@ -161,7 +184,7 @@ def _tool(where: str, tool: Any) -> Tool:
             described = str(tool.get("description") or "")
             return Tool(name, described, parameters, strict if isinstance(strict, bool) else None)
         case {"type": str(kind)} if kind != "function":
-            raise _impossible(f"the tool {kind[:40]}", "only function tools are")
+            raise _impossible(f"the tool {kind[:40]}", where, "only function tools are")
         case _:
             raise BadRequest(f"{where} must be a function tool with a name", detail={"param": where})
 

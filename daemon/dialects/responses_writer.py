@@ -31,7 +31,6 @@ _ECHOED: dict[str, Any] = {
     "tool_choice": "auto",
     "tools": [],
     "top_p": None,
-    "truncation": "disabled",
     "user": None,
 }
 
@@ -54,6 +53,7 @@ class ResponsesWriter:
             "model": ask.model,
             "previous_response_id": None,
             "store": False,
+            "truncation": "disabled",
         } | {name: given if (given := ask.document.get(name)) is not None else value for name, value in _ECHOED.items()}
         self._number = 0  # of the next event
         self._items: list[dict[str, Any]] = []  # closed ones; the open one is the last, growing
@@ -222,7 +222,7 @@ class ResponsesWriter:
                 "input_tokens": tokens_in,
                 "input_tokens_details": {"cached_tokens": ending.tokens_cached or 0},
                 "output_tokens": tokens_out,
-                "output_tokens_details": {"reasoning_tokens": 0},
+                "output_tokens_details": {"reasoning_tokens": ending.tokens_thinking or 0},
                 "total_tokens": tokens_in + tokens_out,
             },
         }

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import struct
+from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -25,6 +26,9 @@ NDJSON = "application/x-ndjson"
 SSE = "text/event-stream; charset=utf-8"
 TEXT = "text/plain; charset=utf-8"
 JSON = "application/json; charset=utf-8"
+
+
+Headers = tuple[tuple[str, str], ...]
 
 
 class UpstreamSaid(UpstreamFailed):
@@ -55,6 +59,16 @@ class Translator(Protocol):
     def upstream_method(self) -> Literal["POST", "GET"]: ...
     @property
     def upstream_path(self) -> str: ...
+    @property
+    def upstream_headers(self) -> Headers:
+        """What goes to the upstream beside the body, where both ends speak the same dialect."""
+        ...
+
+    @property
+    def left_out(self) -> Sequence[str]:
+        """What the client sent and the upstream does not get, in the client's words; whole once `body` was called."""
+        ...
+
     @property
     def content_type(self) -> str:
         """Of the client's answer."""

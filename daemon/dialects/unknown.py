@@ -8,6 +8,7 @@ answer's header (`X-Gatelodge-Ignored`), because clients send much that no serve
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import msgspec
 
@@ -86,9 +87,10 @@ def refuse_obeyed(ask: Ask) -> None:
             )
 
 
-def told(ask: Ask) -> str:
-    """The header's value: names, then `+N` for those that are too many or no plain words. Empty: none."""
-    names = unknown_fields(ask)
+def told(ask: Ask, left_out: Sequence[str] = ()) -> str:
+    """The header's value: names, those that a translator left out first, then `+N` for those that are too many or no
+    plain words. Empty: none."""
+    names = [*left_out, *unknown_fields(ask)]
     plain = [name for name in names if _PLAIN.fullmatch(name)][:NAMED]
     more = len(names) - len(plain)
     return ", ".join([*plain, *([f"+{more}"] if more else [])])

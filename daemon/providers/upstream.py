@@ -209,7 +209,7 @@ class Upstream(ABC):
 
     def translator(self, ask: Ask) -> Translator:
         """Between the client's dialect and this server's. BadRequest where it cannot do what is asked."""
-        return translator_for(ask, self.kind, self._clock)
+        return translator_for(ask, self.kind, self._clock, host=self.pool.host)
 
     async def look(self) -> None:
         """Ask what it has. What goes wrong is noted, not raised."""

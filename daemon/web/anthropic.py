@@ -10,9 +10,12 @@ import math
 import time
 from typing import Any
 
+from tornado.httputil import HTTPHeaders
+
 from common.errors import GatewayError
 from daemon.access.identity import not_for_this_key
 from daemon.dialects import anthropic_asks, anthropic_bodies, errors
+from daemon.dialects.asks import Ask
 from daemon.web.base import Handler
 from daemon.web.described import EVENTS, Lines, Operation, described
 from daemon.web.inference import InferenceRoute
@@ -52,10 +55,17 @@ _MESSAGES = Operation(
     example=_COUNTED | {"max_tokens": 256},
     relayed=True,
 )
+
+
+def _beside(ask: Ask, headers: HTTPHeaders, query: str) -> Ask:
+    return anthropic_asks.with_betas(ask, headers.get("anthropic-beta", ""), query)
+
+
 INFERENCE = (
     InferenceRoute(
         "/v1/messages",
         anthropic_asks.read_messages,
+        beside=_beside,
         errors=errors.anthropic,
         request_id_names=("request-id",),
         told=_MESSAGES,

@@ -43,6 +43,7 @@ class InferenceRoute:
     path: str
     read: Callable[[bytes, str], Ask]
     names_a_default: bool = False  # Ollama's own routes want a model named
+    beside: Callable[[Ask, HTTPHeaders, str], Ask] | None = None  # what the headers and the query say, too
     whole: Callable[[bytes], bytes] | None = None  # what an alias adds to an unstreamed answer
     errors: ErrorShape = errors.ollama
     reading: Reading | None = None  # what this route makes of an error before it is told
@@ -85,6 +86,7 @@ class InferenceRequest(HTTPMessageDelegate):
         self._route = route
         self._connection = connection
         self._headers = headers
+        self._query = asked.path.partition("?")[2]
         self._address = base.client_address(connection, headers, house)
         self._body: list[bytes] = []
         self.request_id = new_request_id()
@@ -173,7 +175,8 @@ class InferenceRequest(HTTPMessageDelegate):
         body = self._take_body()
         if len(body) > SMALL:
             house.gate.foresee(caller, visit)
-        return caller, self._route.read(body, default)
+        ask = self._route.read(body, default)
+        return caller, ask if self._route.beside is None else self._route.beside(ask, self._headers, self._query)
 
     def _take_body(self) -> bytes:
         """The whole body, which is not kept for as long as the answer takes."""
