@@ -14,9 +14,10 @@ import msgspec
 
 from common.errors import UpstreamFailed
 from daemon.dialects import translator
-from daemon.dialects.asks import Ask, Shape
+from daemon.dialects.asks import Ask, Shape, expect
 from daemon.dialects.lines import LineReader
 from daemon.dialects.translator import MAX_WHOLE, UpstreamGarbled, UpstreamTruncated, is_list, said
+from daemon.dialects.vectors import shortened
 from daemon.exchange import Usage
 
 # A line that ends so closes its object right after `done`, so `done` is the object's own and not a deeper one's:
@@ -256,10 +257,11 @@ class OllamaWhole(_OllamaStream):
 
 
 class OllamaVectors(_Ollama):
-    """Embeddings: one JSON answer, through as it is."""
+    """Embeddings: one JSON answer, through as it is unless it is longer than it was to be."""
 
     def __init__(self, ask: Ask) -> None:
         super().__init__(ask)
+        self._dimensions = expect(ask.document, "dimensions", int, "int", of="EmbedRequest") or 0
         self._parts: list[bytes] = []
         self._size = 0
 
@@ -286,7 +288,20 @@ class OllamaVectors(_Ollama):
         self.finished = True
         if self._ask.shape is Shape.EMBED:  # the older route tells no count
             self.usage = Usage(vectors.prompt_eval_count or 0, 0)
+            if self._dimensions > 0:
+                return self._shortened(whole, vectors.embeddings)
         return whole
+
+    def _shortened(self, whole: bytes, embeddings: msgspec.Raw) -> bytes:
+        """The answer with its vectors cut, where the server read over that wish; else its very bytes."""
+        try:
+            known = msgspec.json.decode(embeddings, type=list[list[float]])
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise UpstreamGarbled("the upstream's embeddings are not lists of numbers") from error
+        if all(len(vector) <= self._dimensions for vector in known):
+            return whole
+        cut = {"embeddings": [shortened(vector, self._dimensions) for vector in known]}
+        return msgspec.json.encode(msgspec.json.decode(whole, type=dict[str, msgspec.Raw]) | cut)
 
     def so_far(self) -> bytes:
         return b""

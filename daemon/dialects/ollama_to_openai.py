@@ -6,7 +6,6 @@ Rule: counts are the upstream's, never guessed. Chat and generate are joined in 
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal
 
 import msgspec
@@ -17,6 +16,7 @@ from daemon.dialects.asks import Ask, Shape, expect, keep_alive_seconds
 from daemon.dialects.ollama_writer import OllamaWriter
 from daemon.dialects.openai_stream import error_answer
 from daemon.dialects.translator import MAX_WHOLE, UpstreamGarbled, is_list, said
+from daemon.dialects.vectors import shortened
 from daemon.exchange import Usage
 
 
@@ -143,6 +143,4 @@ class VectorsOverOpenAi(_OverOpenAi):
             raise UpstreamGarbled("the upstream's embeddings are not lists of numbers")
         if self._dimensions <= 0:
             return entry.embedding
-        vector = msgspec.json.decode(entry.embedding, type=list[float])[: self._dimensions]
-        norm = max(math.sqrt(math.fsum(value * value for value in vector)), 1e-12)
-        return [value / norm for value in vector]
+        return shortened(msgspec.json.decode(entry.embedding, type=list[float]), self._dimensions)

@@ -46,6 +46,9 @@ def read_embedding(body: bytes, default_model: str = "") -> Ask:
     encoding = wanted(document, "encoding_format", str, "float or base64")
     if encoding not in (None, "float", "base64"):
         raise BadRequest("encoding_format must be float or base64", detail={"param": "encoding_format"})
+    dimensions = wanted(document, "dimensions", int, "a whole number")
+    if dimensions is not None and dimensions < 1:
+        raise BadRequest("dimensions must be at least 1", detail={"param": "dimensions"})
     return _ask("/v1/embeddings", Shape.OPENAI_EMBEDDING, document, default_model, stream=False)
 
 

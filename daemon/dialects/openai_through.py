@@ -24,10 +24,10 @@ from daemon.dialects.translator import (
     MAX_WHOLE,
     UpstreamGarbled,
     UpstreamTruncated,
-    in_base64,
     is_list,
     said,
 )
+from daemon.dialects.vectors import from_base64, in_base64, shortened
 from daemon.exchange import Usage
 
 
@@ -302,7 +302,7 @@ class _Vectors(msgspec.Struct, gc=False):
 
 
 class OpenAiVectors(_Through):
-    """Embeddings: one JSON answer, through as it is."""
+    """Embeddings: one JSON answer, through as it is where that is what was asked for."""
 
     def __init__(self, ask: Ask) -> None:
         super().__init__(ask)
@@ -331,20 +331,25 @@ class OpenAiVectors(_Through):
             raise UpstreamGarbled("the upstream's answer has no embeddings")
         self.finished = True
         self.usage = Usage(vectors.usage.prompt_tokens if vectors.usage else None, 0)
-        return _packed(whole) if self._ask.document.get("encoding_format") == "base64" else whole
+        document = self._ask.document
+        packed, dimensions = document.get("encoding_format") == "base64", document.get("dimensions") or 0
+        return _as_asked(whole, packed=packed, dimensions=dimensions) if packed or dimensions else whole
 
     def so_far(self) -> bytes:
         return b""
 
 
-def _packed(whole: bytes) -> bytes:
-    """The answer with its vectors in base64, where a server read over that wish: OpenAI's JavaScript SDK asks for it by
-    itself and makes an empty vector of a plain list."""
+def _as_asked(whole: bytes, *, packed: bool, dimensions: int) -> bytes:
+    """The answer with its vectors in base64 or shortened, where a server read over that wish: OpenAI's JavaScript SDK
+    asks for the one by itself and makes an empty vector of a plain list."""
     answer = msgspec.json.decode(whole)
     try:
         for entry in answer["data"]:
-            if isinstance(entry["embedding"], list):
-                entry["embedding"] = in_base64(entry["embedding"])
+            told = entry["embedding"]
+            known = from_base64(told) if isinstance(told, str) else told
+            vector = shortened(known, dimensions)
+            if vector is not known or (packed and told is known):
+                entry["embedding"] = in_base64(vector) if packed else vector
     except (KeyError, TypeError, ValueError) as error:
         raise UpstreamGarbled("the upstream's embeddings are not OpenAI's") from error
     return msgspec.json.encode(answer)

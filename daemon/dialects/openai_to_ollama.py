@@ -13,7 +13,8 @@ import msgspec
 from common.errors import BadRequest
 from daemon.dialects import translator
 from daemon.dialects.asks import Ask
-from daemon.dialects.translator import MAX_WHOLE, UpstreamGarbled, in_base64, said
+from daemon.dialects.translator import MAX_WHOLE, UpstreamGarbled, said
+from daemon.dialects.vectors import in_base64, shortened
 from daemon.exchange import Usage
 
 
@@ -41,9 +42,7 @@ class OpenAiVectorsOverOllama:
                 "input must be a text or an array of texts for this model; its server takes no token numbers",
                 detail={"param": "input"},
             )
-        dimensions = ask.document.get("dimensions")
-        if dimensions is not None and (not isinstance(dimensions, int) or isinstance(dimensions, bool)):
-            raise BadRequest("dimensions must be a whole number", detail={"param": "dimensions"})
+        dimensions = self._dimensions = ask.document.get("dimensions") or 0
         self._ask = ask
         self._count = 1 if isinstance(texts, str) else len(texts)
         self._request = {"input": texts} | ({"dimensions": dimensions} if dimensions else {})
@@ -91,5 +90,8 @@ class OpenAiVectorsOverOllama:
         return translator.error_answer(status, body)
 
     def _vector(self, raw: msgspec.Raw) -> Any:
-        numbers = msgspec.json.decode(raw, type=list[float])
-        return in_base64(numbers) if self._base64 else raw
+        known = msgspec.json.decode(raw, type=list[float])
+        vector = shortened(known, self._dimensions)
+        if self._base64:
+            return in_base64(vector)
+        return raw if vector is known else vector

@@ -8,8 +8,6 @@ the same piece is raised by the next call, so that the good bytes are not lost.
 
 from __future__ import annotations
 
-import base64
-import struct
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
@@ -190,14 +188,6 @@ def said(document: Any, status: Any = None) -> UpstreamSaid:
     words = error_words(document) or "the upstream reported an error and gave no reason"
     named = status if isinstance(status, int) and not isinstance(status, bool) else 502
     return UpstreamSaid(words, status=status_for_client(named))
-
-
-def in_base64(vector: list[float]) -> str:
-    """A vector as OpenAI's `encoding_format: base64`: little-endian float32. ValueError where it has no such form."""
-    try:
-        return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
-    except (struct.error, OverflowError) as error:
-        raise ValueError("a vector has something that is no number of 32 bits") from error
 
 
 def is_list(raw: msgspec.Raw) -> bool:
