@@ -23,6 +23,8 @@ from daemon.config import Config
 from daemon.engine.choice import Chosen
 from daemon.engine.supervisor import Engine
 from tests.rigs.gatehouse import MODEL, Gatehouse, gatehouse
+from tests.rigs.real_ollama import OllamaFiles
+from tests.rigs.real_ollama import ollama as run_ollama
 from tests.rigs.until import until
 
 pytestmark = pytest.mark.engine
@@ -116,6 +118,16 @@ async def test_the_official_client_embeds_and_looks_around(gate: Gatehouse) -> N
     record = await in_the_audit(gate, "/api/embed")
     assert record.state == "ok"
     assert record.tokens_in
+
+
+@pytest.mark.real_ollama
+async def test_ollamas_command_line_shows_the_model(gate: Gatehouse, ollama_files: OllamaFiles, tmp_path: Path) -> None:
+    """Row 85, before the built-in engine: size and lengths, as far as llama.cpp tells them."""
+    _, key = await gate.member("terminal@example.org", in_path=True)
+    code, out, err = await run_ollama(ollama_files, tmp_path, f"{gate.url}/k/{key}", "show", MODEL)
+    assert code == 0, err
+    shown = [" ".join(line.split()) for line in out.splitlines()]
+    assert {"architecture unknown", "parameters 134.52M", "context length 8192", "quantization Q4_1"} <= {*shown}, out
 
 
 async def test_the_official_asynchronous_client_works_and_errors_are_its_own(gate: Gatehouse) -> None:

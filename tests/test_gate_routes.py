@@ -283,6 +283,38 @@ async def test_model_commands_are_for_administrators_and_recorded(
         assert any("root@example.org" in str(entry) for entry in await gate.admin_records())
 
 
+async def test_a_command_names_its_model_as_ollamas_command_line_does(gate: Gatehouse) -> None:
+    """`{"model":"","name":"x"}`: the empty one says nothing. On record is what is meant."""
+    _, key = await gate.member("root@example.org", role="admin")
+    for path in ("/api/pull", "/api/push", "/api/create"):
+        assert (await gate.post(path, {"model": "", "name": "new:1b"}, key=key)).status_code == 200
+        assert gate.upstream.seen(path)[-1].document["name"] == "new:1b"
+    assert sum('"target":"new:1b"' in row for row in await gate.admin_records()) == 3
+    for body in ({"model": "", "name": ""}, {"name": None}, {"model": 5}):
+        assert (await gate.post("/api/pull", body, key=key)).status_code == 400
+
+
+async def test_a_command_about_a_model_outside_is_refused_as_its_verb_is(gate: Gatehouse) -> None:
+    """`glm-4.6:cloud` leaves the network: nothing is asked for it before the upstream is enabled, but it may go."""
+    _, key = await gate.member("root@example.org", role="admin")
+    before = len(gate.upstream.requests)
+    for path, body in (
+        ("/api/pull", {"model": "glm-4.6:cloud"}),
+        ("/api/pull", {"model": "", "name": "glm-4.6:Cloud"}),
+        ("/api/create", {"model": "mine", "from": "gpt-oss:120b-cloud"}),
+        ("/api/copy", {"source": "glm-4.6:cloud", "destination": "mine"}),
+    ):
+        refused = await gate.post(path, body, key=key)
+        assert refused.status_code == 403 and "gatelodge upstreams enable up" in refused.json()["error"]
+    assert len(gate.upstream.requests) == before
+    gone = await gate.http.request(
+        "DELETE", gate.url + "/api/delete", json={"model": "glm-4.6:cloud"}, headers=gate.bearer(key)
+    )
+    assert gone.status_code == 404 and len(gate.upstream.seen("/api/delete")) == 1
+    gate.house.registry.upstream("up").enabled = True
+    assert (await gate.post("/api/pull", {"model": "glm-4.6:cloud"}, key=key)).status_code == 200
+
+
 async def test_a_pull_streams_its_progress_and_stops_with_the_client(gate: Gatehouse) -> None:
     """Ctrl-C on a pull stops it at the upstream."""
     import asyncio
@@ -409,6 +441,16 @@ async def test_browsers_get_nothing_unless_their_origin_is_allowed(tmp_path: Pat
         answer = await gate.http.options(gate.url + "/api/chat", headers=preflight)
         assert answer.headers["access-control-allow-origin"] == "http://app.lan"
         assert answer.status_code == 204
+        # As the SDKs in a browser ask, for what they send by themselves.
+        wanted = "anthropic-dangerous-direct-browser-access,anthropic-version,authorization,content-type,x-api-key"
+        for path, names in (("/v1/messages", wanted), ("/v1/responses", "authorization,content-type,openai-project")):
+            asked = f"{names},x-stainless-os,X-Stainless-Runtime-Version"
+            answer = await gate.http.options(
+                gate.url + path,
+                headers=preflight | {"Access-Control-Request-Headers": f"{asked},x-evil, x-stainless-1"},
+            )
+            allowed = answer.headers["access-control-allow-headers"].lower().split(", ")
+            assert set(asked.lower().split(",")) <= set(allowed) and not {"x-evil", "x-stainless-1"} & set(allowed)
         assert (
             "access-control-allow-origin" not in (await gate.get("/api/tags", headers={"Origin": "http://x"})).headers
         )

@@ -18,6 +18,7 @@ from daemon.dialects.translator import UpstreamGarbled
 
 # Such a server unloads nothing by itself: what Ollama says of a model that is to stay.
 _NEVER = "9999-12-31T23:59:59Z"
+ARCHITECTURE = "unknown"  # which one a model has, neither llama.cpp nor vLLM tells
 
 
 class _Meta(msgspec.Struct, gc=False):
@@ -83,21 +84,31 @@ def _entry(model: _Model, meta: _Meta, told: dict[str, float]) -> CatalogueEntry
     created = told.setdefault(digest, model.created or 0)
     modified = {"modified_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(created))}
     context = meta.n_ctx or model.max_model_len
-    info = {
-        "general.parameter_count": meta.n_params,
-        "general.context_length": meta.n_ctx_train or model.max_model_len,
-        "general.embedding_length": meta.n_embd,
-    }
     vision = model.architecture is not None and "image" in model.architecture.input_modalities
     show = {
         "modelfile": "",
         "template": "",
         "details": details,
-        "model_info": {name: value for name, value in info.items() if value},
+        "model_info": _info(meta, meta.n_ctx_train or model.max_model_len),
         "capabilities": ["completion", "vision"] if vision else ["completion"],
     }
     running = {"expires_at": _NEVER, "size_vram": 0} | ({"context_length": context} if context else {})
     return CatalogueEntry(model.id, head | modified | body, show | modified, head | body | running)
+
+
+def _info(meta: _Meta, context: int | None) -> dict[str, Any] | None:
+    """Ollama's `model_info`, with 0 for what is not told; None where no length is.
+
+    Ollama's own command line panics where one is there and lacks any of these four.
+    """
+    if not context and not meta.n_embd:
+        return None
+    return {
+        "general.architecture": ARCHITECTURE,
+        "general.parameter_count": meta.n_params or 0,
+        f"{ARCHITECTURE}.context_length": context or 0,
+        f"{ARCHITECTURE}.embedding_length": meta.n_embd or 0,
+    }
 
 
 def _digest(model: _Model, meta: _Meta) -> str:

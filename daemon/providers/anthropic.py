@@ -54,7 +54,7 @@ class AnthropicUpstream(Upstream):
             "modelfile": "",
             "template": "",
             "details": known.entry["details"],
-            "model_info": {},
+            "model_info": None,  # with an empty one Ollama's own command line panics
             "capabilities": known.entry["capabilities"],
             "modified_at": known.entry["modified_at"],
         }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import re
 from http.client import responses
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import unquote
@@ -30,6 +31,14 @@ from daemon.web.described import serves
 log = logging.getLogger("gatelodge.web")
 _CREDENTIAL_MARKS = ("/k/", "glk_", "glr_", "eyJ", "%")
 T = TypeVar("T", bound=msgspec.Struct)
+# What a page of an allowed origin may send: what the gate reads, and what the SDKs of the dialects send by themselves.
+_ALLOWED_HEADERS = (
+    *("Authorization", "Content-Type", "X-API-KEY", "X-Client-Label"),
+    *("anthropic-version", "anthropic-beta", "anthropic-dangerous-direct-browser-access"),
+    *("OpenAI-Organization", "OpenAI-Project", "OpenAI-Beta"),
+)
+_SDKS_HEADER = re.compile(r"x-stainless-[a-z-]{1,40}")  # the client's system and version: more with each release
+_SDKS_HEADERS = 30
 
 
 class Handler(RequestHandler):
@@ -117,7 +126,9 @@ class Handler(RequestHandler):
         if not self._allow_origin():
             raise NotFound("no browser origin is allowed here (server.cors_origins)")
         self.set_header("Access-Control-Allow-Methods", "GET, POST, DELETE")
-        self.set_header("Access-Control-Allow-Headers", "Authorization, Content-Type, X-API-KEY, X-Client-Label")
+        asked = self.request.headers.get("Access-Control-Request-Headers", "").lower().split(",")
+        sdks = sorted({name.strip() for name in asked if _SDKS_HEADER.fullmatch(name.strip())})[:_SDKS_HEADERS]
+        self.set_header("Access-Control-Allow-Headers", ", ".join([*_ALLOWED_HEADERS, *sdks]))
         self.set_header("Access-Control-Max-Age", "600")
         self.set_status(204)
         self.finish()
@@ -201,7 +212,8 @@ def origin_headers(headers: httputil.HTTPHeaders, house: House) -> dict[str, str
     return {
         "Access-Control-Allow-Origin": origin,
         "Vary": "Origin",
-        "Access-Control-Expose-Headers": "X-Request-Id, Retry-After, RateLimit, RateLimit-Policy, X-Gatelodge-Ignored",
+        "Access-Control-Expose-Headers": "X-Request-Id, request-id, Retry-After, RateLimit, RateLimit-Policy,"
+        " X-Gatelodge-Ignored, X-Gatelodge-Estimate",
     }
 
 

@@ -13,13 +13,14 @@ from typing import Any, ClassVar
 import msgspec
 from tornado.web import HTTPError, stream_request_body
 
-from common.errors import BadRequest, NotFound, UpstreamFailed
+from common.errors import BadRequest, Forbidden, NotFound, UpstreamFailed
 from daemon.access.actor import Actor
 from daemon.access.identity import Caller
-from daemon.dialects import ollama_bodies, strict_json
+from daemon.dialects import asks, ollama_bodies, strict_json
 from daemon.dialects.errors import Error
 from daemon.dialects.translator import in_stream_error
 from daemon.providers.errors import ConnectFailed, UpstreamBroken
+from daemon.providers.names import is_remote_name
 from daemon.providers.upstream import Upstream
 from daemon.web.described import BYTES, F, Lines, Text, described
 from daemon.web.ollama import OllamaHandler
@@ -50,6 +51,7 @@ class ModelCommand(OllamaHandler):
     group = "Ollama's models"
     error_types = (Error, ollama_bodies.Progress, Lines(ollama_bodies.Progress))
     verb: ClassVar[str]
+    fetches: ClassVar[bool] = True  # the upstream may ask elsewhere for the model that is named
     task: asyncio.Task[Any] | None = None
 
     def upstream(self) -> Upstream:
@@ -68,11 +70,16 @@ class ModelCommand(OllamaHandler):
         """Read, record, relay."""
         caller = self.administrator()
         document = strict_json.canonicalise(strict_json.read(self.request.body), frozenset(_NAMES))
-        names: dict[str, Any] = {key: document[key] for key in _NAMES if key in document}
-        target = next((str(name) for name in names.values()), "")
+        names = {key: asks.expect(document, key, str, "string", of="Request") for key in _NAMES if key in document}
+        # Ollama's own command line sends `model` empty beside `name`; Ollama takes the one that says something.
+        target = next((name for name in names.values() if name), "")
         if not target:
             raise BadRequest("model is required")
         upstream = self.upstream()
+        remote = next((name for name in names.values() if name and is_remote_name(name)), "")
+        if remote and self.fetches and not upstream.enabled:
+            words = f"{remote} runs outside of this network, which is not enabled: gatelodge upstreams enable"
+            raise Forbidden(f"{words} {upstream.name}", code="model_not_allowed")
         await self.record(caller, target, names)
         await self.relay(upstream, method, path, msgspec.json.encode(document))
         await self.house.registry.refresh()
@@ -157,6 +164,7 @@ class Delete(ModelCommand):
     """DELETE /api/delete."""
 
     verb = "models delete"
+    fetches = False
 
     @_command("Delete a model", ollama_bodies.ModelNamed, {"model": "mine"})
     async def delete(self) -> None:

@@ -8,6 +8,7 @@ own routes, in a folder that goes with the test session.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import shutil
@@ -126,6 +127,25 @@ def create_models(url: str, engine: EngineFiles, files: OllamaFiles) -> None:
         embedding = {name: files.embedding / name for name in _EMBEDDING_FILES}
         _create(client, CHAT_MODEL, chat, {"num_gpu": 0, "num_ctx": 2048})
         _create(client, EMBEDDING_MODEL, embedding, {"num_gpu": 0})
+
+
+async def ollama(files: OllamaFiles, home: Path, host: str, *words: str) -> tuple[int, str, str]:
+    """Run the command line; its exit code, what it printed, and what it said beside that."""
+    process = await asyncio.create_subprocess_exec(
+        *(files.server / "ollama-lib", *words),
+        env={
+            "PATH": os.environ["PATH"],
+            "LD_LIBRARY_PATH": f"{files.server}:{files.libraries}",
+            "HOME": str(home),
+            "OLLAMA_HOST": host,
+        },
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await asyncio.wait_for(process.communicate(), 120)
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
 
 
 @pytest.fixture(scope="session")
