@@ -92,8 +92,19 @@ class AnthropicModel(Struct, kw_only=True):
     created_at: str
 
 
+class AnthropicModelsQuery(Struct, kw_only=True):
+    """Which page of the list; of Anthropic's clients alone."""
+
+    limit: Annotated[
+        Annotated[int, Meta(ge=1, le=1000)] | None,
+        Meta(description="So many at most (Anthropic's clients); absent: all."),
+    ] = None
+    after_id: Annotated[str | None, Meta(description="Those after this one (Anthropic's clients).")] = None
+    before_id: Annotated[str | None, Meta(description="Those right before this one (Anthropic's clients).")] = None
+
+
 class AnthropicModels(Struct, kw_only=True):
-    """The models that the caller may use, on one page."""
+    """The models that the caller may use, or a page of them."""
 
     data: list[AnthropicModel]
     has_more: bool = False

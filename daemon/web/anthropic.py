@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 from tornado.httputil import HTTPHeaders
 
-from common.errors import GatewayError
+from common.errors import BadRequest, GatewayError
 from daemon.access.identity import not_for_this_key
 from daemon.dialects import anthropic_asks, anthropic_bodies, errors
+from daemon.dialects.anthropic_bodies import AnthropicModelsQuery
 from daemon.dialects.asks import Ask
 from daemon.web.base import Handler
 from daemon.web.described import EVENTS, Lines, Operation, described
 from daemon.web.inference import InferenceRoute
 
 VERSION_HEADER = "anthropic-version"
+_PAGING = AnthropicModelsQuery.__struct_fields__
 
 
 class AnthropicHandler(Handler):
@@ -98,12 +102,42 @@ class CountTokens(AnthropicHandler):
         self.answer(200, anthropic_bodies.TokenCount(counted))
 
 
-def models_page(tags: list[dict[str, Any]], created: list[float]) -> anthropic_bodies.AnthropicModels:
-    """The list of models in Anthropic's form; `created` in Unix seconds, infinite where nobody knows."""
-    data = [model(str(tag["name"]), since) for tag, since in zip(tags, created, strict=True)]
+def models_query(arguments: Mapping[str, list[bytes]]) -> AnthropicModelsQuery:
+    """Which page is asked for; what else stands in the query is none of ours. BadRequest."""
+    given = {name: values[-1].decode() for name, values in arguments.items() if name in _PAGING and values}
+    try:
+        asked = msgspec.convert(given, AnthropicModelsQuery, strict=False)
+    except (msgspec.ValidationError, UnicodeDecodeError) as error:
+        raise BadRequest(f"the parameters are wrong: {error}") from error
+    if asked.after_id is not None and asked.before_id is not None:
+        raise BadRequest("after_id and before_id cannot both be given")
+    return asked
+
+
+def models_page(
+    tags: list[dict[str, Any]], created: list[float], asked: AnthropicModelsQuery
+) -> anthropic_bodies.AnthropicModels:
+    """The list of models in Anthropic's form; `created` in Unix seconds, infinite where nobody knows. BadRequest for a
+    page beside a model that is not in the list."""
+    names = [str(tag["name"]) for tag in tags]
+    start, stop = 0, len(names)
+    if asked.after_id is not None:
+        start = _place(names, "after_id", asked.after_id) + 1
+    if asked.before_id is not None:
+        stop = _place(names, "before_id", asked.before_id)
+    has_more = asked.limit is not None and stop - start > asked.limit
+    if has_more and asked.limit is not None:
+        start, stop = (stop - asked.limit, stop) if asked.before_id is not None else (start, start + asked.limit)
+    data = [model(names[number], created[number]) for number in range(start, stop)]
     return anthropic_bodies.AnthropicModels(
-        data=data, first_id=data[0].id if data else None, last_id=data[-1].id if data else None
+        data=data, has_more=has_more, first_id=data[0].id if data else None, last_id=data[-1].id if data else None
     )
+
+
+def _place(names: list[str], parameter: str, name: str) -> int:
+    if name not in names:
+        raise BadRequest(f"{parameter}: there is no model {name[:100]!r}")
+    return names.index(name)
 
 
 def model(name: str, created: float) -> anthropic_bodies.AnthropicModel:

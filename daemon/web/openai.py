@@ -95,7 +95,9 @@ class Models(ModelsHandler):
 
     @described(
         "The models that you may use",
-        description="In Anthropic's form where the request says `anthropic-version`.",
+        description="In Anthropic's form, and in pages where they are asked for, where the request says "
+        "`anthropic-version`.",
+        query=anthropic_bodies.AnthropicModelsQuery,
         answers=(openai_bodies.OpenAiModels, anthropic_bodies.AnthropicModels),
     )
     async def get(self) -> None:
@@ -103,7 +105,8 @@ class Models(ModelsHandler):
         installed = await self.house.registry.tags(cloud=caller.user.cloud)
         tags = [tag for tag in installed if caller.may_use(str(tag["name"]))]
         if self.for_anthropic:
-            self.answer(200, anthropic.models_page(tags, [Installed.of(tag).installed for tag in tags]))
+            asked = anthropic.models_query(self.request.query_arguments)
+            self.answer(200, anthropic.models_page(tags, [Installed.of(tag).installed for tag in tags], asked))
         else:
             self.answer(200, openai_bodies.OpenAiModels(data=[_model(tag) for tag in tags]))
 
