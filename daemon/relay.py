@@ -32,7 +32,7 @@ from daemon.config import Deadlines
 from daemon.deadlines import Watch
 from daemon.dialects import unknown
 from daemon.dialects.asks import Ask
-from daemon.dialects.translator import Translator, UpstreamSaid
+from daemon.dialects.translator import Translator, UpstreamSaid, detail_of, own_detail
 from daemon.exchange import FREE_OF_CHARGE, EndState, Exchange
 from daemon.failover import Attempts, retry_after
 from daemon.following import Following
@@ -65,9 +65,12 @@ class Client(Protocol):
 class ExchangeFailed(GatewayError):
     """An admitted exchange that did not end well; its end is recorded already."""
 
-    def __init__(self, exchange: Exchange, status: int, retry_after: int | None) -> None:
+    def __init__(
+        self, exchange: Exchange, status: int, retry_after: int | None, detail: dict[str, Any] | None = None
+    ) -> None:
         assert exchange.state is not None
-        super().__init__(exchange.error, status=status, code=exchange.state.value, retry_after=retry_after)
+        code = exchange.state.value
+        super().__init__(exchange.error, status=status, code=code, retry_after=retry_after, detail=detail)
         self.exchange = exchange
 
 
@@ -263,7 +266,9 @@ class Gate:
                 raise failure  # from elsewhere, not by `end`, which always says why
             task.uncancel()
         if exchange.state is not EndState.OK:
-            raise ExchangeFailed(exchange, running.status(failure), _retry_after(exchange, failure)) from failure
+            status, pause = running.status(failure), _retry_after(exchange, failure)
+            detail = own_detail(failure, ask.shape.family, running.attempts.route.upstream.kind)
+            raise ExchangeFailed(exchange, status, pause, detail) from failure
 
     def _admit(self, caller: Caller, ask: Ask, routes: list[Route], translator: Translator, visit: Visit) -> Running:
         """The synchronous step: all limits and the queue's bounds, or a refusal that costs nothing."""
@@ -341,8 +346,10 @@ class Gate:
                 on_sent=running.was_sent,
             ) as response:
                 if response.status != 200:
-                    status, message = translator.error_status(response.status, await response.read(64 * 1024))
+                    answer = await response.read(64 * 1024)
+                    status, message = translator.error_status(response.status, answer)
                     said = UpstreamSaid(message, status=status, retry_after=retry_after(response.headers))
+                    said.detail = detail_of(answer, response.status)
                     said.upstream_status = response.status
                     raise said
                 yield response

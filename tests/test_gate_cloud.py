@@ -428,6 +428,19 @@ async def test_a_provider_that_stays_overloaded_is_asked_three_times(gate: Gateh
     assert len(provider.server.inference) == 3
 
 
+async def test_what_a_provider_calls_its_error_reaches_its_own_clients(gate: Gatehouse, provider: Cloud) -> None:
+    """The type, with the status that is ours; clients of another dialect have no use for it."""
+    await provider.open_to(gate)
+    billing = {"type": "error", "error": {"type": "billing_error", "message": "no credit"}, "request_id": "req_1"}
+    provider.server.next(*[behaviours.error(402, billing)] * 2)
+    native = await gate.post("/v1/messages", ROUTES["/v1/messages"])
+    assert (native.status_code, native.json()["error"]["type"]) == (502, "billing_error")
+    assert native.json()["request_id"] == native.headers["x-request-id"]
+    translated = await gate.post("/v1/chat/completions", ROUTES["/v1/chat/completions"])
+    said = translated.json()["error"]
+    assert (translated.status_code, said["type"], said["code"]) == (502, "server_error", "upstream_error")
+
+
 async def test_what_is_wrong_in_itself_is_not_tried_again(gate: Gatehouse, provider: Cloud) -> None:
     """A 400 is the client's; a refused key is the gate's matter, and no reason to show it again."""
     await provider.open_to(gate)
@@ -443,7 +456,9 @@ async def test_failing_after_ten_chunks_is_an_error_in_the_stream(gate: Gatehous
     provider.server.next(behaviours.error_in_stream(10), behaviours.error_in_stream(10))
     native = await gate.post("/v1/messages", ROUTES["/v1/messages"] | {"stream": True})
     assert native.text.count("content_block_delta") == 20
-    assert native.text.rstrip().rpartition("event: ")[2].startswith("error")
+    last = native.text.rstrip().rpartition("event: ")[2]
+    assert last.startswith("error")
+    assert json.loads(last.partition("data: ")[2])["error"]["type"] == "overloaded_error"
     assert "message_stop" not in native.text
     translated = await gate.chat(model=FAR, stream=True)
     lines = [json.loads(line) for line in translated.text.splitlines()]

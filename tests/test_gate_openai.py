@@ -16,7 +16,15 @@ import pytest
 from tests.rigs.gatehouse import ADMIN, MODEL, Gatehouse, gatehouse
 from tests.rigs.scripted_upstream import ScriptedUpstream
 from tests.rigs.until import until
-from tests.rigs.upstream_behaviours import error, error_in_stream, reset_after, saying, stall_after, without_end
+from tests.rigs.upstream_behaviours import (
+    error,
+    error_in_stream,
+    garbled_line_after,
+    reset_after,
+    saying,
+    stall_after,
+    without_end,
+)
 
 CHAT = "/v1/chat/completions"
 QUESTION = {"model": MODEL, "messages": [{"role": "user", "content": "Why?"}]}
@@ -181,6 +189,37 @@ async def test_an_upstreams_own_error_keeps_its_words(gate: Gatehouse) -> None:
     answer = await gate.post(CHAT, QUESTION)
     assert answer.status_code == 400
     assert answer.json()["error"]["message"] == "prompt too long"
+
+
+@pytest.mark.parametrize("route", [CHAT, "/v1/responses"])
+async def test_an_upstreams_own_error_keeps_what_it_is(gate: Gatehouse, route: str) -> None:
+    """The type, code and param of a server whose errors are of the same dialect; our own words else. The status is
+    ours in either case, and a key that the gate showed and the server refused is not the client's matter."""
+    told = {"message": "too long", "type": "invalid_request_error", "code": "context_length_exceeded"}
+    alike = gate.upstream.kind == "openai"
+    asked = QUESTION if route == CHAT else {"model": MODEL, "input": "Why?"}
+    gate.upstream.next(error(400, {"error": told | {"param": "messages"}}))
+    answer = await gate.post(route, asked)
+    said = answer.json()["error"]
+    assert (answer.status_code, said["type"]) == (400, "invalid_request_error")
+    expected = ("context_length_exceeded", "messages") if alike else ("upstream_error", None)
+    assert (said["code"], said["param"]) == expected
+    gate.upstream.next(error(429, {"error": {"message": "x", "type": "insufficient_quota", "code": 429}}))
+    answer = await gate.post(route, asked)
+    said = answer.json()["error"]
+    assert (answer.status_code, said["code"]) == (503, "upstream_error")
+    assert said["type"] == ("insufficient_quota" if alike else "server_error")
+    gate.upstream.next(
+        error(401, {"error": {"message": "x", "type": "authentication_error", "code": "invalid_api_key"}})
+    )
+    answer = await gate.post(route, asked)
+    said = answer.json()["error"]
+    assert (answer.status_code, said["type"], said["code"]) == (502, "server_error", "upstream_error")
+    if alike and route == CHAT:
+        failing = {"message": "x", "type": "overloaded", "code": "engine_overloaded", "param": "model"}
+        gate.upstream.next(garbled_line_after(2, b"data: " + json.dumps({"error": failing}).encode() + b"\n\n"))
+        answer = await gate.post(CHAT, QUESTION | {"stream": True})
+        assert events(answer)[-1]["error"] == failing
 
 
 async def test_a_client_that_leaves_stops_the_upstream(gate: Gatehouse) -> None:

@@ -30,8 +30,8 @@ Headers = tuple[tuple[str, str], ...]
 
 
 class UpstreamSaid(UpstreamFailed):
-    """The upstream answered with an error of its own; its words are the message. `upstream_status` is that answer's
-    status, `status` what the client gets; None where it was told within a stream."""
+    """The upstream answered with an error of its own; its words are the message, `detail` what it told beside them.
+    `upstream_status` is that answer's status, `status` what the client gets; None where it was told within a stream."""
 
     upstream_status: int | None = None
 
@@ -115,31 +115,34 @@ class Translator(Protocol):
         ...
 
 
-def in_stream_error(shape: str, message: str) -> bytes | None:
+def in_stream_error(shape: str, message: str, detail: dict[str, Any] | None = None) -> bytes | None:
     """The last bytes of a stream of `shape` that failed after its first byte: an error nobody takes for an end.
+
+    `detail` is what an upstream of the same dialect told of it (`own_detail`).
 
     None where the family has nothing but text to say it with: then the connection must be cut.
     """
     family = shape.partition(".")[0]
-    return None if family == "text" else _IN_STREAM[family](message)
+    return None if family == "text" else _IN_STREAM[family](message, detail or {})
 
 
-def _ndjson_error(message: str) -> bytes:
+def _ndjson_error(message: str, detail: dict[str, Any]) -> bytes:
     return msgspec.json.encode({"error": message}) + b"\n"
 
 
-def _openai_error(message: str) -> bytes:
-    error = {"message": message, "type": "server_error", "param": None, "code": "upstream_error"}
+def _openai_error(message: str, detail: dict[str, Any]) -> bytes:
+    error = {"message": message, "type": "server_error", "param": None, "code": "upstream_error"} | detail
     return b"data: " + msgspec.json.encode({"error": error}) + b"\n\n"
 
 
-def _anthropic_error(message: str) -> bytes:
-    error = {"type": "error", "error": {"type": "api_error", "message": message}}
+def _anthropic_error(message: str, detail: dict[str, Any]) -> bytes:
+    error = {"type": "error", "error": {"type": detail.get("type", "api_error"), "message": message}}
     return b"event: error\ndata: " + msgspec.json.encode(error) + b"\n\n"
 
 
-def _responses_error(message: str) -> bytes:
+def _responses_error(message: str, detail: dict[str, Any]) -> bytes:
     error = {"type": "error", "code": "upstream_error", "message": message, "param": None}
+    error |= {name: detail[name] for name in ("code", "param") if name in detail}
     return b"event: error\ndata: " + msgspec.json.encode(error) + b"\n\n"
 
 
@@ -154,6 +157,9 @@ _IN_STREAM = {
 # What the client can mend by asking differently, and what passes; all else is the upstream's failure, not the client's.
 _PASSED_ON = frozenset({400, 404, 413, 415, 422})
 _BUSY = frozenset({429, 503})
+_REFUSED = frozenset({401, 403})
+# A client's dialect -> the upstream's, whose errors are the same.
+_ERRORS_OF = {"openai": "openai", "responses": "openai", "anthropic": "anthropic"}
 
 
 def status_for_client(status: int) -> int:
@@ -172,6 +178,14 @@ def error_answer(status: int, body: bytes) -> tuple[int, str]:
     return status_for_client(status), words or f"the upstream answered {status} and gave no reason"
 
 
+def detail_of(body: bytes, status: int) -> dict[str, Any]:
+    """What an upstream's error answer tells beside its words, see `error_detail`."""
+    try:
+        return error_detail(msgspec.json.decode(body), status)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return {}
+
+
 def error_words(document: Any) -> str:
     """The words of an error: `{"error": words}`, `{"error": {"message": words}}`, `{"message": words}`; else ''."""
     for _ in range(3):
@@ -187,7 +201,23 @@ def said(document: Any, status: Any = None) -> UpstreamSaid:
     """The error that an upstream told inside a 200 stream; `status` is the one it named there, if any."""
     words = error_words(document) or "the upstream reported an error and gave no reason"
     named = status if isinstance(status, int) and not isinstance(status, bool) else 502
-    return UpstreamSaid(words, status=status_for_client(named))
+    return UpstreamSaid(words, status=status_for_client(named), detail=error_detail(document, named))
+
+
+def error_detail(document: Any, status: int) -> dict[str, Any]:
+    """What an error tells beside its words, in OpenAI's and Anthropic's dialects: its type, code and param, where they
+    are texts. Nothing where the upstream refuses the gate: its client is not meant."""
+    error = document.get("error") if isinstance(document, dict) else None
+    if not isinstance(error, dict) or status in _REFUSED:
+        return {}
+    told = {name: error.get(name) for name in ("type", "code", "param")}
+    return {name: text[:200] for name, text in told.items() if text and isinstance(text, str)}
+
+
+def own_detail(failure: BaseException | None, family: str, kind: str) -> dict[str, Any]:
+    """What the client, who speaks the dialect `family`, is told of an upstream's error beside its words: what the
+    upstream of that `kind` told, where its errors are of the client's dialect."""
+    return failure.detail if isinstance(failure, UpstreamSaid) and _ERRORS_OF.get(family) == kind else {}
 
 
 def is_list(raw: msgspec.Raw) -> bool:

@@ -161,7 +161,7 @@ class InferenceRequest(HTTPMessageDelegate):
             if not self._answer.started:
                 raise
             # The status is out already: an error in the stream, so that the answer cannot be taken for a whole one.
-            last = in_stream_error(ask.shape, failure.message)
+            last = in_stream_error(ask.shape, failure.message, failure.detail)
             if last is None:
                 self._answer.abort()
             else:
