@@ -116,6 +116,13 @@ REFUSED = [
     ([("user 1", "x")], "name_unusable"),
     ([("user1", "same"), ("user2", "same")], "token_twice"),
     ([("other", STRONG)], "token_twice"),
+    ([("token_for_user1", "user1")], "reversed"),
+    ([(STRONG, "alice")], "reversed"),
+    ([(STRONG, "Alice B. Carroll")], "reversed"),
+    ([("Zk3v9QmXw7", "user22")], "reversed"),
+    ([("7d4c1a90-52f1-4f0e", "nightly-ci")], "reversed"),
+    ([("sk-or-v1-abc", "bob")], "reversed"),
+    ([("short", "ana@example.org")], "reversed"),
 ]
 
 
@@ -129,9 +136,18 @@ async def test_a_file_with_a_token_that_cannot_be_is_refused_as_a_whole(tmp_path
             with pytest.raises(Conflict) as caught:
                 await it.directory.import_tokens(ADMIN, [fine, *found], source=".env", domain="example.org")
             assert caught.value.code == code, found
+            if code == "reversed":
+                assert "entry 2 of .env" in caught.value.message and found[0][0] not in caught.value.message
         with pytest.raises(Conflict):
             await it.directory.import_tokens(ADMIN, [], source=".env", domain="example.org")
         assert (it.directory.users, it.directory.keys, len(await it.audit())) == before
+
+
+async def test_names_that_look_like_tokens_are_taken_where_the_token_is_none_of_a_name(tmp_path: Path) -> None:
+    """Not every odd name is a file written the other way round; as an address any of them can be a name."""
+    odd = [("student20260001", "8kQ2-xW"), ("Build7Node", STRONG), ("user1", "admin"), ("k2@example.org", "letmein")]
+    async with lodge(tmp_path) as it:
+        assert [row.state for row in await imported(it, odd)] == ["imported"] * 4
 
 
 async def test_an_import_that_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

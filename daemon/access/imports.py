@@ -2,11 +2,13 @@
 
 Rule: all of a file or nothing of it; a second time changes nothing. Of a token only its digest is kept, and that for
 good: one that was rotated away or revoked does not come back with the next import. A token is as strong as whoever
-chose it made it, not 256 random bits; the weak ones are pointed out.
+chose it made it, not 256 random bits; the weak ones are pointed out. A file that is written the other way round, token
+before name, is refused: its tokens would be names, in clear, and its names keys.
 """
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -54,6 +56,12 @@ class Imports(KeyChanges):
         """
         if not 1 <= len(found) <= MOST_TOKENS:
             raise Conflict(f"{source} has {len(found)} tokens: one import brings 1 to {MOST_TOKENS}")
+        for number, (name, token) in enumerate(found, 1):
+            if _reversed(name, token):
+                words = (
+                    'reads as a token before a name: it must be {"user": "token"}; a user whose name looks so, write'
+                )
+                raise Conflict(f"entry {number} of {source} {words} as an e-mail address", code="reversed")
         wanted = [(name, _address(name, domain), _usable(name, token)) for name, token in found]
         digests = {secret_hash(token) for _, _, token in wanted}
         if len(digests) != len(wanted):
@@ -109,6 +117,27 @@ def weakness(token: str) -> str:
     if len(set(token)) < STRONG_LETTERS:
         return f"it has fewer than {STRONG_LETTERS} different characters"
     return ""
+
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z._ -]{0,40}\d{0,4}")  # what people and pipelines are called
+
+
+def _reversed(name: str, token: str) -> bool:
+    """Whether a pair reads as if the token stood first. An e-mail address is a name wherever it stands."""
+    if "@" in name:
+        return False
+    return "@" in token or (_like_a_token(name) and not _like_a_token(token) and _NAME.fullmatch(token) is not None)
+
+
+def _like_a_token(text: str) -> bool:
+    digits = sum(letter.isdigit() for letter in text)
+    mixed = digits > 0 and not (text.islower() or text.isupper())
+    return (
+        not weakness(text)
+        or text.startswith(("token", "sk-", PREFIX))
+        or (len(text) >= 8 and mixed)
+        or (len(text) >= 12 and digits >= 4)
+    )
 
 
 def _address(name: str, domain: str) -> str:
