@@ -236,7 +236,15 @@ def test_thoughts_that_anthropic_did_not_sign_are_no_words_of_the_assistants():
 
 def test_hosts_that_check_every_field_get_openais_alone():
     """A server on the LAN gets llama.cpp's and vLLM's as well; what was left out is named as its client calls it."""
-    options = {"top_k": 5, "min_p": 0.1, "repeat_penalty": 1.1, "temperature": 0.5, "num_predict": 50}
+    options = {
+        "top_k": 5,
+        "min_p": 0.1,
+        "repeat_penalty": 1.1,
+        "temperature": 0.5,
+        "num_predict": 50,
+        "num_ctx": 9,
+        "x": 1,
+    }
     messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y", "thinking": "hm"},
                 {"role": "user", "content": "z"}]  # fmt: skip
     ask = asked_by("ollama", stream=False, think=True, options=options, messages=messages)
@@ -244,12 +252,12 @@ def test_hosts_that_check_every_field_get_openais_alone():
     assert set(request) == {"model", "messages", "stream", "stream_options", "temperature", "max_completion_tokens"}
     assert request["max_completion_tokens"] == 50
     assert [*request["messages"][1]] == ["role", "content"]
-    assert told == "top_k, min_p, repeat_penalty, think, messages.thinking"
+    assert told == "options.num_ctx, options.x, top_k, min_p, repeat_penalty, think, messages.thinking"
     mistrals, _ = carried_on(ask, "openai", host="api.mistral.ai")
     assert mistrals["max_tokens"] == 50 and "top_k" not in mistrals and "max_completion_tokens" not in mistrals
     for host in ("", "127.0.0.1", "gpu.lan", "openai.com.evil.example"):
         local, silent = carried_on(ask, "openai", host=host)
-        assert (local["max_tokens"], local["top_k"], silent) == (50, 5, "")
+        assert (local["max_tokens"], local["top_k"], silent) == (50, 5, "options.num_ctx, options.x")
         assert local["chat_template_kwargs"] and local["messages"][1]["reasoning_content"] == "hm"
 
 

@@ -1,7 +1,8 @@
 """Ollama's chat and generate, read into a conversation of no dialect.
 
 Rule: errors are in Ollama's words. What only says how Ollama should run the model (num_ctx, num_gpu, keep_alive, …) has
-no meaning elsewhere and is left out, as are unknown fields; what changes the answer and no other server has is refused.
+no meaning elsewhere and is left out, as are unknown fields, and options are named as left out; what changes the answer
+and no other server has is refused.
 """
 
 from __future__ import annotations
@@ -99,8 +100,12 @@ def _raw(ask: Ask) -> Conversation:
 def _asked(ask: Ask, of: str) -> Conversation:
     """What all of them share: the model, the options, log probabilities."""
     sampling = Sampling()
+    left_out: list[str] = []
     for option, value in (ask.document.get("options") or {}).items():
-        if value is None or value == [] or option not in _OPTIONS:
+        if value is None or value == []:
+            continue
+        if option not in _OPTIONS:
+            left_out.append(f"options.{option}")
             continue
         name, go_type = _OPTIONS[option]
         setattr(sampling, name, _option(option, value, go_type))
@@ -112,9 +117,9 @@ def _asked(ask: Ask, of: str) -> Conversation:
     wanted = expect(ask.document, "logprobs", bool, "bool", of=of) is True
     named = {"thoughts": "messages.thinking"}
     logged = top if wanted else 0
-    return Conversation(
-        ask.model, sampling=sampling, logprobs=wanted, top_logprobs=logged, named=named, strict_by_us=True
-    )
+    asked = Conversation(ask.model, sampling=sampling, logprobs=wanted, top_logprobs=logged)
+    asked.named, asked.strict_by_us, asked.left_out = named, True, left_out
+    return asked
 
 
 def _option(option: str, value: Any, go_type: str) -> Any:
