@@ -215,6 +215,29 @@ def test_reasons_to_finish_are_the_clients_own(client: str, server: str, reason:
     assert REASONS[reason][client].encode() in last or (client, server) in {("ollama", "ollama")}
 
 
+@pytest.mark.parametrize(
+    ("told", "reason", "sequence"),
+    [
+        ({"finish_reason": "stop", "stop_reason": "END"}, "stop_sequence", "END"),  # vLLM
+        ({"finish_reason": "stop", "matched_stop": "END"}, "stop_sequence", "END"),  # SGLang
+        ({"finish_reason": "stop", "stop_reason": 128009}, "end_turn", None),  # a token that ends a turn
+        ({"finish_reason": "stop", "stop_reason": "<|eot|>"}, "end_turn", None),  # the server's own
+        ({"finish_reason": "length", "stop_reason": None}, "max_tokens", None),
+        ({"finish_reason": "stop"}, "end_turn", None),  # llama.cpp tells no more
+    ],
+)
+def test_the_stop_sequence_that_was_met_is_told(told: dict[str, Any], reason: str, sequence: str | None):
+    """To Anthropic's clients, where a server of OpenAI's dialect says which of theirs it was."""
+    chunks = [{"choices": [{"index": 0, "delta": {"content": "a"}}]}, {"choices": [{"index": 0, "delta": {}} | told]}]
+    raw = ("".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n").encode()
+    stops = ["\n\n", "END"]
+    _, whole = carried(made(asked_by("anthropic", stream=False, stop_sequences=stops), "openai"), [raw])
+    answer = json.loads(whole)
+    assert (answer["stop_reason"], answer["stop_sequence"]) == (reason, sequence)
+    _, last = carried(made(asked_by("anthropic", stream=True, stop_sequences=stops), "openai"), [raw])
+    assert json.dumps({"stop_reason": reason, "stop_sequence": sequence}, separators=(",", ":")).encode() in last
+
+
 @pytest.mark.parametrize(("client", "server"), PAIRS)
 def test_usage_is_right_asked_for_or_not(client: str, server: str):
     """In the record always; in OpenAI's stream only where it was asked for, elsewhere in the end."""

@@ -31,6 +31,7 @@ class AnthropicWriter:
         self._id = f"msg_{mark}"
         self._calls = f"toolu_{mark}_"
         self._model = ask.model
+        self._stops = ask.document.get("stop_sequences") or ()
         self._begun = False
         self._called = False
         self._in_turn = InTurn()
@@ -69,7 +70,7 @@ class AnthropicWriter:
             self._begin(out)
         self._write_waiting(out)
         self._close(out)
-        delta = {"stop_reason": self._reason(ending), "stop_sequence": ending.stop}
+        delta = {"stop_reason": self._reason(ending), "stop_sequence": self._met(ending)}
         out.append(event("message_delta", delta=delta, usage=usage_of(ending)))
         out.append(event("message_stop"))
         return b"".join(out)
@@ -77,7 +78,7 @@ class AnthropicWriter:
     def whole(self, answer: Gathered, ending: Ending, total_ns: int) -> bytes:
         """The one object of an unstreamed answer."""
         content = self._blocks(answer, cut=answer.cut)
-        head = self._head(content, self._reason(ending), ending.stop)
+        head = self._head(content, self._reason(ending), self._met(ending))
         return _encode(head | {"usage": usage_of(ending)})
 
     def unfinished(self, answer: Gathered) -> bytes:
@@ -148,8 +149,12 @@ class AnthropicWriter:
             "stop_sequence": stop,
         }
 
+    def _met(self, ending: Ending) -> str | None:
+        """Which of the client's stop sequences was met, if told; a server may have others of its own."""
+        return ending.stop if ending.stop in self._stops else None
+
     def _reason(self, ending: Ending) -> str:
-        if ending.stop is not None:
+        if self._met(ending) is not None:
             return "stop_sequence"
         if self._called and ending.reason in (None, "stop"):
             return "tool_use"

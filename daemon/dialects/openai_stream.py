@@ -42,6 +42,8 @@ class _Choice(msgspec.Struct, gc=False):
     delta: _Delta | None = None
     text: str | None = None  # completions
     finish_reason: str | None = None
+    stop_reason: Any = None  # vLLM: the stop sequence that was met, or a token's number
+    matched_stop: Any = None  # SGLang's name of the same
     logprobs: dict[str, Any] | None = None
 
 
@@ -162,6 +164,8 @@ class OpenAiStream:
         calls_end: CallsEnd = ""
         if choice.finish_reason is not None:
             self.ending.reason = choice.finish_reason
+            met = choice.stop_reason or choice.matched_stop
+            self.ending.stop = met if isinstance(met, str) and choice.finish_reason == "stop" else None
             calls_end = self._calls.close(choice.finish_reason)
         logprobs = _logprobs(choice.logprobs) if choice.logprobs else []
         if not (content or thinking or tools or logprobs or calls_end):
