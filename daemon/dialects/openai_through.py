@@ -71,8 +71,6 @@ class _Through:
     upstream_method: Literal["POST", "GET"] = "POST"
     upstream_headers: translator.Headers = ()
     left_out: tuple[str, ...] = ()
-    upstream_headers: translator.Headers = ()
-    left_out: tuple[str, ...] = ()
 
     def __init__(self, ask: Ask) -> None:
         self._ask = ask
