@@ -145,9 +145,15 @@ async def test_a_file_with_a_token_that_cannot_be_is_refused_as_a_whole(tmp_path
 
 async def test_names_that_look_like_tokens_are_taken_where_the_token_is_none_of_a_name(tmp_path: Path) -> None:
     """Not every odd name is a file written the other way round; as an address any of them can be a name."""
-    odd = [("student20260001", "8kQ2-xW"), ("Build7Node", STRONG), ("user1", "admin"), ("k2@example.org", "letmein")]
+    odd = [
+        ("student20260001", "8kQ2-xW"),
+        ("Build7Node", STRONG),
+        ("user1", "admin"),
+        ("user2", "p@ssw0rd"),
+        ("k2@example.org", "letmein"),
+    ]
     async with lodge(tmp_path) as it:
-        assert [row.state for row in await imported(it, odd)] == ["imported"] * 4
+        assert [row.state for row in await imported(it, odd)] == ["imported"] * 5
 
 
 async def test_an_import_that_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,10 +58,8 @@ class Imports(KeyChanges):
             raise Conflict(f"{source} has {len(found)} tokens: one import brings 1 to {MOST_TOKENS}")
         for number, (name, token) in enumerate(found, 1):
             if _reversed(name, token):
-                words = (
-                    'reads as a token before a name: it must be {"user": "token"}; a user whose name looks so, write'
-                )
-                raise Conflict(f"entry {number} of {source} {words} as an e-mail address", code="reversed")
+                words = 'reads as a token before a name: it must be {"user": "token"}; or write the name as an address'
+                raise Conflict(f"entry {number} of {source} {words}", code="reversed")
         wanted = [(name, _address(name, domain), _usable(name, token)) for name, token in found]
         digests = {secret_hash(token) for _, _, token in wanted}
         if len(digests) != len(wanted):
@@ -120,13 +118,16 @@ def weakness(token: str) -> str:
 
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z._ -]{0,40}\d{0,4}")  # what people and pipelines are called
+_ADDRESS = re.compile(r"[\w.+-]+@(localhost|([\w-]+\.)+[A-Za-z]{2,})")
 
 
 def _reversed(name: str, token: str) -> bool:
     """Whether a pair reads as if the token stood first. An e-mail address is a name wherever it stands."""
     if "@" in name:
         return False
-    return "@" in token or (_like_a_token(name) and not _like_a_token(token) and _NAME.fullmatch(token) is not None)
+    if _ADDRESS.fullmatch(token):
+        return True
+    return _like_a_token(name) and not _like_a_token(token) and _NAME.fullmatch(token) is not None
 
 
 def _like_a_token(text: str) -> bool:
