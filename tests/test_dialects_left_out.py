@@ -14,7 +14,7 @@ from daemon.dialects.asks import Ask
 from daemon.dialects.openai_asks import read_completion
 from daemon.dialects.pairs import translator_for
 from tests.rigs.feeding import SetClock, carried
-from tests.rigs.spoken import SERVERS, asked_by
+from tests.rigs.spoken import SERVERS, Call, Spoken, asked_by, streamed_by
 
 OPENAI = "api.openai.com"
 FUNCTION = {"name": "f", "parameters": {"type": "object", "properties": {}}}
@@ -229,6 +229,32 @@ def test_thoughts_that_anthropic_did_not_sign_are_no_words_of_the_assistants():
     more = [*LOOP, {"role": "assistant", "content": "1."}, {"role": "user", "content": "y"}]
     after = asked_by("openai", stream=False, messages=more, tools=TOOLS, reasoning_effort="low")
     assert "thinking" in carried_on(after, "anthropic")[0]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_response_hands_out_the_signature_and_takes_it_back(stream: bool):
+    """Where its client asked for sealed thoughts, as Codex does: then Anthropic thinks on after a tool's answer."""
+    spoken = Spoken(thoughts=("h", "m"), calls=(Call("f", ("{}",), "c"),), reason="tool_calls")
+    first = asked_by("responses", stream=stream, include=["reasoning.encrypted_content"])
+    before, last = carried(translator_for(first, "anthropic", SetClock()), [streamed_by("anthropic", spoken)])
+    end = before + last
+    whole = json.loads(end.split(b"data: ")[-1])["response"] if stream else json.loads(end)
+    items = [{"role": "user", "content": "x"}, *whole["output"],
+             {"type": "function_call_output", "call_id": "c", "output": "1"}]  # fmt: skip
+    tools = [{"type": "function", **FUNCTION}]
+    request, told = carried_on(
+        asked_by("responses", stream=False, input=items, tools=tools, reasoning={"effort": "low"}), "anthropic"
+    )
+    thought = {"type": "thinking", "thinking": "hm", "signature": "sig"}
+    assert request["messages"][1]["content"][0] == thought
+    assert ("thinking" in request, told) == (True, "")
+    # Another's seal is none, and nobody gets one who did not ask.
+    items[1] = items[1] | {"encrypted_content": "gAAAAB"}
+    foreign = asked_by("responses", stream=False, input=items, tools=tools, reasoning={"effort": "low"})
+    assert carried_on(foreign, "anthropic")[1] == "input.reasoning, reasoning"
+    plain = asked_by("responses", stream=False)
+    assert b"encrypted_content" not in carried(translator_for(plain, "anthropic", SetClock()),
+                                               [streamed_by("anthropic", spoken)])[1]  # fmt: skip
 
 
 # --- onto a server of OpenAI's dialect ---

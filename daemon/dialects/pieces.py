@@ -178,6 +178,7 @@ class Gathered:
         self.calls = ToolCalls()
         self.logprobs: list[dict[str, Any]] = []
         self.signature = ""
+        self.signed = 0  # how many signatures came, each for the thinking before it; the last one is kept
         self.cut = False  # the answer's length cut its last tool call
         self._content: list[str] = []
         self._thinking: list[str] = []
@@ -188,6 +189,7 @@ class Gathered:
         self._content.append(piece.content)
         self._thinking.append(piece.thinking)
         self.signature = piece.signature or self.signature
+        self.signed += bool(piece.signature)
         for delta in piece.tools:
             self.calls.add(delta)
         self.cut = self.cut or piece.calls_end == "cut"

@@ -35,6 +35,10 @@ _ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "u
 _EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh")
 
 
+# Where OpenAI hands out thinking that only it can read, the signature of Anthropic's goes out and comes back: without
+# it Anthropic does not think on after a tool's answer. The mark keeps strangers' seals apart.
+SEALED_THOUGHTS = "reasoning.encrypted_content"
+SIGNED = "gatelodge:signature:"
 _KEPT_NOWHERE = {
     "previous_response_id": "the gateway keeps no conversation; send its items as input",
     "conversation": "the gateway keeps no conversation; send its items as input",
@@ -119,8 +123,10 @@ def _add(turns: list[Turn], where: str, item: Any) -> None:
         case {"type": "reasoning"}:
             texts = [each for name in ("content", "summary") if isinstance(item.get(name), list) for each in item[name]]
             said = "".join(str(each.get("text") or "") for each in texts if isinstance(each, dict))
+            sealed = item.get("encrypted_content")
+            signature = sealed.removeprefix(SIGNED) if isinstance(sealed, str) and sealed.startswith(SIGNED) else ""
             if said:
-                _of_assistant(turns).parts.append(Thought(said))
+                _of_assistant(turns).parts.append(Thought(said, signature))
         case {"role": str(role), "content": content} if item.get("type", "message") == "message":
             if role not in _ROLES:
                 raise BadRequest(f"{where}.role must be one of {', '.join(_ROLES)}", detail={"param": f"{where}.role"})

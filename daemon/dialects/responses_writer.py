@@ -15,6 +15,7 @@ from daemon.clock import Clock
 from daemon.dialects.asks import Ask
 from daemon.dialects.openai_writer import full
 from daemon.dialects.pieces import Ending, Gathered, InTurn, Piece, ToolDelta
+from daemon.dialects.responses_conversation import SEALED_THOUGHTS, SIGNED
 
 _encode = msgspec.json.encode
 _TEXT_DELTA = b'event: response.output_text.delta\ndata: {"type":"response.output_text.delta","sequence_number":'
@@ -60,6 +61,8 @@ class ResponsesWriter:
         self._open = ""  # reasoning, message, or "call N"; "" where none is open
         self._texts: list[str] = []  # of the open item
         self._logprobs: list[dict[str, Any]] = []
+        self._signatures: list[str] = []  # of the open item's thinking
+        self._wants_signature = SEALED_THOUGHTS in (ask.document.get("include") or ())
         self._in_turn = InTurn()
         self._after_number = b""  # of the open message's events
         self._begun = False
@@ -77,6 +80,8 @@ class ResponsesWriter:
             self._call_waiting(out)
         if piece.thinking:
             self._think(piece.thinking, out)
+        if piece.signature and self._open == "reasoning":
+            self._signatures.append(piece.signature)
         if piece.content or piece.logprobs:
             self._say(piece, out)
         for delta in piece.tools:
@@ -111,9 +116,10 @@ class ResponsesWriter:
     def _gather(self, answer: Gathered, *, cut: bool) -> None:
         nowhere: list[bytes] = []
         # What `line` wrote of it meanwhile was for the record of a crash.
-        self._items, self._open, self._texts, self._logprobs = [], "", [], []
+        self._items, self._open, self._texts, self._logprobs, self._signatures = [], "", [], [], []
         if answer.thinking:
             self._think(answer.thinking, nowhere)
+            self._signatures = [answer.signature] * answer.signed
         if answer.content or answer.logprobs:
             self._say(Piece(answer.content, logprobs=answer.logprobs), nowhere)
         for call in answer.calls.all():
@@ -187,6 +193,8 @@ class ResponsesWriter:
             out.append(self._event("response.reasoning_summary_text.done", **at, summary_index=0, text=text))
             out.append(self._event("response.reasoning_summary_part.done", **at, summary_index=0, part=thought))
             item["summary"] = [thought]
+            if self._wants_signature and len(self._signatures) == 1:
+                item["encrypted_content"] = SIGNED + self._signatures[0]
         elif self._open == "message":
             part: dict[str, Any] = {"type": "output_text", "text": text, "annotations": []}
             part["logprobs"] = self._logprobs
@@ -199,7 +207,7 @@ class ResponsesWriter:
             arguments = {"name": item["name"], "arguments": item["arguments"]}
             out.append(self._event("response.function_call_arguments.done", **at, **arguments))
         out.append(self._event("response.output_item.done", output_index=at["output_index"], item=item))
-        self._open, self._texts, self._logprobs = "", [], []
+        self._open, self._texts, self._logprobs, self._signatures = "", [], [], []
 
     # --- the response around them ---
 
