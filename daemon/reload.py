@@ -44,6 +44,7 @@ async def reload(house: House, read: Callable[[], Config]) -> None:
         contexts = [_context(pair) for pair in pairs(config)]
         prices = Prices.of(config)
         keys = keys_in_files(config.upstreams)
+        changed += _in_files(house, config, prices, keys)
         await house.database.write(partial(_record, house, changed, waiting))
     except (StartError, GatewayError) as error:
         problem = str(error)
@@ -53,7 +54,8 @@ async def reload(house: House, read: Callable[[], Config]) -> None:
     house.gate.prices = prices
     await _take_up(house, config, contexts, keys)
     house.reloaded = LastReload(at, waiting=tuple(waiting))
-    log.info("the configuration was read again: %s", f"changed {', '.join(changed)}" if changed else "nothing changed")
+    unchanged = "certificates were read anew, nothing else changed" if any(contexts) else "nothing changed"
+    log.info("the configuration was read again: %s", f"changed {', '.join(changed)}" if changed else unchanged)
     if waiting:
         log.warning("these keys take effect at the next restart only: %s", ", ".join(waiting))
 
@@ -86,6 +88,16 @@ async def _take_up(house: House, config: Config, contexts: list[ssl.SSLContext |
         await recall_cloud(registry, house.database, house.seal, config.upstreams, keys)
     if upstreams_changed:
         await registry.refresh()
+
+
+def _in_files(house: House, config: Config, prices: Prices, keys: dict[str, str]) -> list[str]:
+    """What changed though no key of the configuration did: in files that it names."""
+    registry = {each.name: each for each in house.registry.upstreams}
+    fresh = [name for name, key in keys.items() if name in registry and not registry[name].discretion.is_of(key)]
+    return [
+        *(["the prices"] if prices != house.gate.prices else []),
+        *(f"the key of {name}" for name in fresh),
+    ]
 
 
 def _record(house: House, changed: list[str], waiting: list[str], conn: sqlite3.Connection) -> None:

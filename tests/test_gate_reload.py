@@ -266,6 +266,32 @@ async def test_a_reload_is_on_record(gate: Gatehouse) -> None:
     assert '"changed":["queue.size","queue.per_user"]' in record
 
 
+async def test_what_changed_in_a_file_of_the_configuration_is_told(
+    tmp_path: Path, upstream: ScriptedUpstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Prices and keys act from then on, so it is not said that nothing changed; nor is a key told."""
+    caplog.set_level(logging.INFO, "gatelodge.daemon")
+    key = tmp_path / "up.key"
+    key.write_text("sk-before-0123456789")
+    key.chmod(0o600)
+    behind = {"name": "up", "kind": "ollama", "url": upstream.url, "seats": 2, "key_file": str(key)}
+    async with gatehouse(tmp_path, upstream, upstreams=[behind]) as gate:
+        prices = '[[price]]\nat = "up"\nmodel = "*"\ninput = 1\noutput = 1\n'
+        (gate.house.config.data / "prices.toml").write_text(prices)
+        key.write_text("sk-after-0123456789")
+        await reloaded(gate)
+        await reloaded(gate)
+        said = [record.getMessage() for record in caplog.records if "read again" in record.getMessage()]
+        assert said == [
+            "the configuration was read again: changed the prices, the key of up",
+            "the configuration was read again: nothing changed",
+        ]
+        first, second = [each for each in await gate.admin_records() if '"verb":"reload"' in each]
+        assert '"changed":["the prices","the key of up"]' in first and '"changed":[]' in second
+        assert (await gate.chat()).status_code == 200
+        assert upstream.inference[-1].headers["authorization"] == "Bearer sk-after-0123456789"
+
+
 async def test_what_cannot_be_read_is_told_by_status_and_doctor(gate: Gatehouse) -> None:
     """Until a reload goes well."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import re
+import secrets
 from typing import Any
 
 import msgspec
@@ -40,6 +41,10 @@ class Discretion:
 
     def __repr__(self) -> str:
         return f"<Discretion of {self._name}>"
+
+    def is_of(self, secret: str) -> bool:
+        """Whether it keeps this secret."""
+        return secrets.compare_digest(self._secret, secret)
 
     def keep(self, failure: UpstreamFailed) -> None:
         """Take the secret out of `failure`'s words; one that says the key was refused is told in our own."""
