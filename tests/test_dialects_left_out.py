@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from common.errors import BadRequest
+from daemon.config import Queue, UpstreamConfig
 from daemon.dialects import unknown
 from daemon.dialects.anthropic_asks import with_betas
-from daemon.dialects.asks import Ask
-from daemon.dialects.openai_asks import read_completion
+from daemon.dialects.asks import Ask, read_generate
 from daemon.dialects.pairs import translator_for
+from daemon.providers.openai import OpenAiUpstream
 from tests.rigs.feeding import SetClock, carried
 from tests.rigs.spoken import SERVERS, Call, Spoken, asked_by, streamed_by
 
@@ -302,8 +303,18 @@ def test_hosts_that_check_every_field_get_openais_alone():
 def test_openais_thinking_models_get_their_own_bound_wherever_they_are(model: str, name: str):
     """By the name under which the upstream knows it; a text completion has the old name everywhere."""
     assert name in carried_on(asked_by("anthropic", stream=False), "openai", model=model)[0]
-    raw = read_completion(json.dumps({"model": "m", "prompt": "x", "max_tokens": 5}).encode())
-    assert json.loads(translator_for(raw, "openai", SetClock(), host=OPENAI).body(model))["max_tokens"] == 5
+    raw = read_generate(b'{"model":"m","prompt":"x","raw":true,"options":{"num_predict":5}}')
+    assert carried_on(raw, "openai", host=OPENAI, model=model)[0]["max_tokens"] == 5
+
+
+def test_an_upstream_is_known_by_the_host_of_its_address():
+    """There is nothing to configure."""
+    ask = asked_by("anthropic", stream=False, top_k=5)
+    for url, name in (("https://api.openai.com/v1", "max_completion_tokens"), ("http://gpu.lan:8000/v1", "top_k")):
+        config = UpstreamConfig(name="u", kind="openai", url=url)
+        upstream = OpenAiUpstream(config, queue=Queue(), connect_timeout=1.0, clock=SetClock())
+        request = json.loads(upstream.translator(ask).body("m"))
+        assert name in request and len({"top_k", "max_completion_tokens"} & set(request)) == 1
 
 
 CLOSED = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "additionalProperties": False}
