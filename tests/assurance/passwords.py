@@ -293,6 +293,8 @@ ROWS = (
         "a grep of every file of a run for every secret used in it finds none",
         (
             f"{LEAKS}::test_no_secret_of_a_run_is_left_anywhere",
+            f"{LEAKS}::test_a_password_in_any_body_is_neither_recorded_nor_forwarded",
+            "tests/test_providers_discretion.py::test_nobody_hears_of_the_key_from_an_upstream",
             f"{LEAKS}::test_the_search_finds_a_planted_secret_in_every_form",
             f"{LEAKS}::test_the_search_finds_a_planted_secret_in_every_place",
             f"{LEAKS}::test_a_secret_that_is_added_later_is_not_forgotten",
@@ -304,6 +306,18 @@ ROWS = (
                 '"route": without_credentials(route)',
                 '"route": route',
                 (f"{LEAKS}::test_no_secret_of_a_run_is_left_anywhere",),
+            ),
+            Mutation(
+                "daemon/relay.py",
+                "            discretion.keep(failure)\n",
+                "            pass\n",
+                ("tests/test_providers_discretion.py::test_nobody_hears_of_the_key_from_an_upstream[openai]",),
+            ),
+            Mutation(
+                "daemon/providers/upstream.py",
+                "self.discretion.body(response.status, answer)",
+                "answer",
+                ("tests/test_providers_discretion.py::test_nobody_hears_of_the_key_from_an_upstream[ollama]",),
             ),
             Mutation(
                 "daemon/engine/supervisor.py",
