@@ -57,18 +57,15 @@ def read_rows(text: str) -> tuple[dict[int, Row], list[str]]:
 
 @dataclass
 class Rerun:
-    """A pytest plugin: runs only the `named` tests and notes what became of each."""
+    """A pytest plugin: which of the `named` tests there are, and what became of each."""
 
     named: set[str]
     found: set[str] = field(default_factory=set)
     trouble: dict[str, str] = field(default_factory=dict)
 
-    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        """Keep what the table names."""
-        kept = [item for item in items if self._names(item.nodeid)]
-        config.hook.pytest_deselected(items=[item for item in items if not self._names(item.nodeid)])
-        items[:] = kept
-        for item in kept:
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Note what there is of what the table names."""
+        for item in items:
             self.found |= self._names(item.nodeid)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -94,7 +91,13 @@ def rerun(named: set[str]) -> dict[str, str]:
     plugin = Rerun(named)
     there = [file for file in files if Path(file).is_file()]
     if there:
-        pytest.main(["-q", "-p", "no:cacheprovider", *there], plugins=[plugin])
+        # First what there is: the workers of the run itself would not go on from a name that is nowhere.
+        pytest.main(["-q", "-q", "-p", "no:cacheprovider", "--collect-only", *there], plugins=[plugin])
+    if plugin.found:
+        spread = ["-p", "xdist", "-n", "auto", "--dist", "loadfile"]
+        status = pytest.main(["-q", "-p", "no:cacheprovider", *spread, *sorted(plugin.found)], plugins=[plugin])
+        if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+            plugin.trouble = dict.fromkeys(plugin.found, f"did not run (pytest's exit code {int(status)})")
     return {**plugin.trouble, **dict.fromkeys(named - plugin.found, "is absent")}
 
 
