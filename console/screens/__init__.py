@@ -1,7 +1,7 @@
 """The console's pages, one file each, and the table of them: digit, title, where it is, what stands on its tab.
 
-A page is a `Page` or, mostly, a `TablePage` (`page.py`). It is imported when it is first looked at, and lives until the
-end: order, filter and cursor are still there when one comes back. How to write one:
+A page is a `Page` (`page.py`) or, mostly, a `TablePage` (`table_page.py`). It is imported when it is first looked at,
+and lives until the end: order, filter and cursor are still there when one comes back. How to write one:
 
     class KeysPage(TablePage):
         NOUN, SORT, KINDS = "keys", "USED", ("key",)             # KINDS: rows() is asked again when one of them changed

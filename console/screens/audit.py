@@ -29,7 +29,8 @@ from console.moments import day_and_time
 from console.palette import BAD, DIM, WARNING
 from console.screens import job_forms
 from console.screens.audit_rows import COLUMNS, detail_lines
-from console.screens.page import TablePage, why
+from console.screens.page import why
+from console.screens.table_page import TablePage
 from console.searching import completions, is_scan, problem_of, read_search
 from console.widgets.lines import Line, Part
 from console.widgets.prompt import Entry

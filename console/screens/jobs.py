@@ -20,7 +20,7 @@ from console.mirror import Row
 from console.palette import BAD, BOLD, DIM, GOOD, PLAIN
 from console.screens import job_forms
 from console.screens.job import STYLES, JobScreen, facts
-from console.screens.page import TablePage
+from console.screens.table_page import TablePage
 from console.widgets.lines import Line, Part
 
 BAR = 14  # cells

@@ -11,8 +11,8 @@ from common.untrusted import clean
 from console import entries
 from console.mirror import Row
 from console.moments import day_and_time
-from console.screens.page import TablePage
 from console.screens.secret_boxes import after_rotation, show_key
+from console.screens.table_page import TablePage
 from console.widgets.form import Field
 
 

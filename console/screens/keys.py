@@ -21,7 +21,7 @@ from console.mirror import Row
 from console.moments import age, day_and_time, time_left
 from console.palette import DIM, GOOD, PLAIN, WARNING
 from console.screens.key_forms import issue_key, rotate_key
-from console.screens.page import TablePage
+from console.screens.table_page import TablePage
 from console.screens.user_details import key_state
 from console.widgets.facts import PANE, facts, paragraphs, title
 from console.widgets.lines import Line

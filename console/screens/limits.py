@@ -22,7 +22,8 @@ from console.columns import Cell, Column
 from console.mirror import Row
 from console.palette import BAD, BOLD, DIM
 from console.screens.limit_forms import ask_target, edit_limits
-from console.screens.page import TablePage, why
+from console.screens.page import why
+from console.screens.table_page import TablePage
 from console.widgets.facts import paragraphs, title
 from console.widgets.gauges import colour, frees_in, gauge, gauges, in_short, share, spent
 from console.widgets.lines import Line

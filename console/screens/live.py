@@ -19,7 +19,7 @@ from console import states
 from console.columns import Cell, Column
 from console.mirror import Row
 from console.palette import BAD, BOLD, DIM, GOOD, PLAIN, WAITING, WARNING
-from console.screens.page import TablePage
+from console.screens.table_page import TablePage
 from console.screens.user_details import how_to_register
 from console.widgets.facts import PANE, facts, paragraphs
 from console.widgets.head import POINT, rate

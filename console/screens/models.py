@@ -27,7 +27,8 @@ from console.palette import BAD, BOLD, DIM, GOOD, WARNING
 from console.pulls import Pull
 from console.screens import model_actions
 from console.screens.model_lines import COLUMNS, facts_of, model_line, pull_line, upstream_line
-from console.screens.page import WIDE, TablePage, why
+from console.screens.page import why
+from console.screens.table_page import WIDE, TablePage
 from console.widgets.lines import Line, Part
 
 LOOK_EVERY = 10.0  # seconds between two looks at the models

@@ -27,7 +27,8 @@ from console.columns import Cell, Column
 from console.figures import count, span, thousands
 from console.mirror import Row, cleaned
 from console.palette import BAD, BOLD, DIM, GOOD, TAB, WARNING
-from console.screens.page import TablePage, why
+from console.screens.page import why
+from console.screens.table_page import TablePage
 from console.screens.usage_plots import fitting_sums, plots_of
 from console.spending import GROUPS, OTHERS, PERIODS, TOPS, as_csv, curve, percent, since
 from console.widgets.lines import Line, Lines, Part

@@ -26,7 +26,7 @@ from console.columns import Cell, Column
 from console.mirror import Row, cleaned
 from console.moments import age
 from console.palette import DIM, GOOD, PLAIN, WARNING
-from console.screens.page import TablePage
+from console.screens.table_page import TablePage
 from console.screens.user_actions import create_user, delete_user, reset_password
 from console.screens.user_details import how_to_register, role_of, user_lines, whole_user_lines
 from console.widgets.facts import PANE, paragraphs
