@@ -321,6 +321,8 @@ def _connect(stack: AsyncExitStack, house: House) -> None:
         hub.publish("live", exchange.request_id)
         if exchange.state is not None:
             house.recent.ended(exchange)
+            # With the row that goes, in one batch: who has the cursor on it finds the other one there.
+            hub.publish("ended", exchange.request_id, amount=1)
             metrics.exchange_ended(exchange)
             logs.exchange_ended(exchange)
 

@@ -92,8 +92,9 @@ class Hub:
         self._next_beat = 0.0
         self._closed = ""
 
-    def publish(self, kind: Kind, row_id: str) -> None:
-        """The row changed, appeared or went; the watchers will look."""
+    def publish(self, kind: Kind, row_id: str, *, amount: int | None = None) -> None:
+        """The row changed, appeared or went; the watchers will look. `amount`: its progress from now on, where it has
+        one, so that the next look does not tell of it again."""
         self.seq += 1
         if not self._watchers:
             return
@@ -102,6 +103,8 @@ class Hub:
         self._log[key] = self.seq
         if self._shared is not None:
             self._shared.rows.pop(key, None)
+            if amount is not None:
+                self._shared.progress[key] = amount
         if len(self._log) > self.largest_backlog:
             self._shorten()
         if self._asleep:

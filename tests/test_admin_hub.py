@@ -123,6 +123,20 @@ async def test_rows_that_move_by_themselves_are_looked_at_each_period(hub: Hub) 
         assert isinstance(await anext(watcher), Heartbeat)
 
 
+async def test_a_row_that_was_published_with_its_amount_is_told_once(hub: Hub) -> None:
+    """Not again by the look that finds it; what moves after that is."""
+    rows = Rows(hub)
+    async with hub.watch() as watcher:
+        await anext(watcher), await anext(watcher)
+        rows.values["a"] = rows.moved["a"] = 1
+        hub.publish("live", "a", amount=1)
+        batch = await anext(watcher)
+        assert isinstance(batch, Batch) and [row.id for row in batch.changed] == ["a"]
+        assert isinstance(await anext(watcher), Heartbeat)
+        rows.moved = {"a": 2}
+        assert isinstance(await anext(watcher), Batch)
+
+
 async def test_watchers_share_what_was_read_and_miss_nothing() -> None:
     """Three whose batches are due together read a row once; what changes afterwards is read anew by each."""
     hub = Hub(period=0.1)

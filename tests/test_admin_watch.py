@@ -2,17 +2,19 @@
 
 import asyncio
 import logging
+import math
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 from tornado.iostream import StreamClosedError
 
 from common import paths, protocol
-from common.protocol import Goodbye, Hello, KeysIssue, Message, Snapshot, UsersAdd, UserTarget
+from common.protocol import Batch, Goodbye, Hello, KeysIssue, Message, Snapshot, UsersAdd, UserTarget
 from console.client import Unreachable, pauses, watch
 from console.mirror import Mirror
 from daemon.admin.server import AdminServer
@@ -111,6 +113,41 @@ async def test_a_request_is_seen_from_its_admission_to_its_end(office: Office) -
         gate.set()
         await asyncio.gather(first, second)
         await until(lambda: not live)
+
+
+async def test_one_that_ends_is_in_sight_all_the_time(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until its end is recorded it is live; then it goes and comes as ended in one and the same message, also where
+    nobody would have looked for what moves by itself: a cursor on it is on it all the time."""
+    house, kept = office.gate.house, asyncio.Event()
+    closed = house.journal.closed
+
+    def slowly(*given: Any) -> asyncio.Future[None]:
+        async def close() -> None:
+            await kept.wait()
+            await closed(*given)
+
+        return asyncio.ensure_future(close())
+
+    monkeypatch.setattr(house.journal, "closed", slowly)
+    async with Watching(office.socket) as watching:
+        live, gate = watching.mirror.rows["live"], asyncio.Event()
+        office.gate.upstream.next(stall_after(2, gate))
+        asking = asyncio.create_task(office.gate.chat(stream=True))
+        await until(lambda: [row for row in live.values() if row["state"] == "run"])
+        request_id = next(iter(live))
+        gate.set()
+        await until(lambda: house.gate.live()[0].state is not None)
+        house.hub.publish("live", request_id)
+        await until(lambda: watching.mirror.seq == house.hub.seq)
+        assert live[request_id]["state"] == "run"
+        assert await office.ask(protocol.LIVE, protocol.Nothing()) == []
+        assert house.hub._shared is not None
+        house.hub._shared.at = math.inf  # no other look: only what is published is told
+        kept.set()
+        await asking
+        await until(lambda: not live)
+        batch = next(each for each in watching.messages if isinstance(each, Batch) and each.gone)
+        assert [(row.kind, row.id) for row in batch.changed if row.kind == "ended"] == [("ended", request_id)]
 
 
 async def test_a_stopping_daemon_says_goodbye(office: Office) -> None:

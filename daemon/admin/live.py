@@ -19,8 +19,7 @@ SHORTEST_PREFIX = 8  # characters of a request id that may stand for the whole o
 async def listed(house: House, _: Actor, __: Nothing) -> list[LiveRow]:
     """The exchanges that run or wait."""
     look_at_pace(house)
-    rows = (live_row(house, exchange) for exchange in house.gate.live())
-    return [row for row in rows if row is not None]
+    return [live_row(house, exchange) for exchange in house.gate.live() if exchange.phase != "ended"]
 
 
 async def ended(house: House, _: Actor, __: Nothing) -> list[EndedRow]:

@@ -159,16 +159,13 @@ def look_at_pace(house: House) -> None:
     )
 
 
-def live_row(house: House, exchange: Exchange) -> LiveRow | None:
-    """An exchange that has not ended; None once it has."""
-    phase = exchange.phase
-    if phase == "ended":
-        return None
-    request_id, waits = exchange.request_id, phase == "queued"
+def live_row(house: House, exchange: Exchange) -> LiveRow:
+    """An exchange as it runs or waits. One whose end is on its way to the journal looks as it did before."""
+    request_id, waits = exchange.request_id, exchange.seated is None
     silent, wait = house.gate.silent_for(request_id), exchange.estimated_wait() if waits else None
     return LiveRow(
         request_id=request_id,
-        state="queued" if waits else "prefill" if phase == "prefill" else "run",
+        state="queued" if waits else "prefill" if exchange.first_byte is None else "run",
         position=exchange.position(),
         user=exchange.user,
         key=exchange.key_id,

@@ -111,9 +111,9 @@ async def _whole(house: House, exchange: Exchange, following: Following) -> tupl
         text.begin(b"".join(set_down)[: following.before])
     answer, thinking = text.gained(following, over=False)
     look_at_pace(house)
-    row = live_row(house, exchange)
-    if row is None:
+    if exchange.phase == "ended":
         raise NotFound(f"request {exchange.request_id} has just ended; `audit show` has it")
+    row = live_row(house, exchange)
     document, size = exchange.document, weight(exchange.document)
     subject = Subject(exchange.user_id, exchange.user, exchange.key_id, exchange.model, exchange.address)
     shown = LiveExchange(

@@ -98,12 +98,11 @@ def _progress(house: House, exchange: Exchange) -> int:
 def _live_rows(house: House) -> Iterable[tuple[str, LiveRow]]:
     look_at_pace(house)
     for exchange in house.gate.live():
-        row = live_row(house, exchange)
-        if row is not None:
-            yield exchange.request_id, row
+        yield exchange.request_id, live_row(house, exchange)
 
 
 def _live_row(house: House, request_id: str) -> LiveRow | None:
+    """Until its end is recorded, and not only until there is one: then the row "ended" takes its place at once."""
     exchange = house.gate.find(request_id)
     return None if exchange is None else live_row(house, exchange)
 
