@@ -5,6 +5,8 @@ Rule: coarse on purpose. A list in which every age ticks each second is a list t
 
 from __future__ import annotations
 
+import time
+
 from common.times import from_iso
 
 
@@ -61,3 +63,8 @@ def _seconds(moment: str) -> float | None:
 def day_and_time(moment: str | None) -> str:
     """`2026-01-31 09:05:07Z`."""
     return f"{moment[:10]} {moment[11:19]}Z" if moment else "-"
+
+
+def clock(now: float) -> str:
+    """`09:05:07Z`, the same wherever one looks from."""
+    return time.strftime("%H:%M:%SZ", time.gmtime(now))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,7 +13,9 @@ import pytest
 from textual.widgets import Input
 
 from console.found import Found
+from console.moments import clock
 from console.screens.audit import AuditPage
+from console.screens.audited import AuditedScreen
 from daemon.exchange import EndState
 from tests.rigs.console import Seat, open_seat
 from tests.rigs.journals import exchange_of, finish, streamed
@@ -65,11 +68,24 @@ async def search(seat: Seat, words: str) -> None:
     await seat.press("enter")
 
 
-async def test_first_it_says_that_nothing_was_recorded(tmp_path: Path) -> None:
-    """And what an empty search means."""
+async def test_first_it_says_that_nothing_was_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what an empty search means; only until something is, whether one looks on or comes back."""
+    monkeypatch.setattr("console.screens.audit.APART", 0.05)
     async with audit_page(tmp_path) as seat:
         frame = await seat.sees("Nothing was recorded yet.", "0 found", "everything, newest first")
         assert all(len(line) <= 80 for line in frame.split("\n"))
+        assert re.search(r"as of \d\d:\d\d:\d\dZ", frame)
+        assert clock(0.5) == "00:00:00Z"
+        await seat.office.gate.chat()
+        await seat.sees("1 found", "Why?")
+        await search(seat, "state:client_left")
+        await seat.sees("Nothing found.", "0 found")
+        page = page_of(seat)
+        await seat.press("1")
+        page._searched_at = 1.0
+        monkeypatch.setattr("console.screens.audit.APART", 1e9)
+        await seat.press("6")
+        await until(lambda: page._searched_at > 1.0)
 
 
 async def test_a_search_is_checked_while_one_types_and_done_by_the_daemon(tmp_path: Path) -> None:
@@ -84,6 +100,8 @@ async def test_a_search_is_checked_while_one_types_and_done_by_the_daemon(tmp_pa
         seat.app.main.prompt.entry.cursor_position = 6
         await seat.press("tab")
         await seat.sees("user:ana@example.org")
+        await seat.type(" sttate:x")  # what Tab offered was for another line
+        await seat.sees("'sttate' is nothing to filter by")
         await seat.press("escape")
         await search(seat, "state:client_left")
         await seat.sees("Nothing found.", "0 found", "state:client_left")
@@ -176,13 +194,22 @@ async def test_an_exchange_is_read_as_text_and_as_json_with_its_place_in_the_cha
         await seat.sees('"request_id": "', '"messages": {')
         await seat.press("v")
         await seat.sees("PROMPT [user]")
-        await seat.press("w")
-        await until(lambda: seat.app.prompt.is_asking)
-        seat.app.prompt.entry.value = str(tmp_path / "one.json")
-        await seat.press("enter")
-        await seat.sees("saved to")
+        page = seat.app.screen
+        assert isinstance(page, AuditedScreen) and page.exchange is not None
+        page._room = 4  # what is saved is whole, however little of it is in sight
+        for view, ending in (("", "txt"), ("v", "json")):
+            if view:
+                await seat.press(view)
+            await seat.press("w")
+            await until(lambda: seat.app.prompt.is_asking)
+            assert seat.app.prompt.entry.value == f"exchange-{page.exchange.log_id}.{ending}"
+            seat.app.prompt.entry.value = str(tmp_path / f"one.{ending}")
+            await seat.press("enter")
+            await seat.sees("saved to", f"one.{ending}")
+            assert (tmp_path / f"one.{ending}").stat().st_mode & 0o777 == 0o600
         assert NASTY in json.loads((tmp_path / "one.json").read_text())["response"]
-        assert (tmp_path / "one.json").stat().st_mode & 0o777 == 0o600
+        text = (tmp_path / "one.txt").read_text()
+        assert "PROMPT [user]\nWhy? [/]" in text and "It scatters." in text and "RECORD" in text and "\x1b" not in text
         await seat.press("escape")
         await seat.sees("[6 Audit]", "1 found")
 

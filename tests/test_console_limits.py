@@ -13,6 +13,7 @@ from textual.widgets import Input
 
 from common import protocol
 from common.protocol import LimitsSet, LimitsShow, LimitTarget, LimitValues
+from console.columns import text_of
 from console.screens import limits
 from tests.rigs.console import Seat, open_seat
 from tests.rigs.gatehouse import ADMIN
@@ -66,6 +67,13 @@ async def test_what_is_used_is_a_bar_with_numbers(tmp_path: Path) -> None:
     """The default first, then the fullest; a user under the default has a line while something is used."""
     async with limits_page(tmp_path) as seat:
         frame = await seat.sees("███···  50%", "4/8 req/min", "8/min", "every user", ANA)
+        page = seat.app.main.page
+        assert isinstance(page, limits.LimitsPage)
+        long = limits.LimitLine("user:" + "long.name." * 6 + "@example.org", {}, {}, ())
+        texts = ["".join(map(text_of, line)) for line in (*page._details(page._lines["default"]), *page._details(long))]
+        assert "each user's, unless they have their own" in texts
+        assert all(len(text) <= limits.WIDTH for text in texts if ":" in text or "own" in text)
+        assert long.target in "".join(texts)
         lines = frame.split("\n")
         assert "default" in lines[4] and "every user" in lines[4]
         for _ in range(4):

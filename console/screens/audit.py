@@ -2,13 +2,13 @@
 
 Rule: nothing waits. The next page is asked for before the cursor gets there; `text:` is a scan whose hits come one by
 one and which Esc stops; a page that was let go comes back when it is looked at. The list is as of the search: it does
-not move while one reads, but says how many are newer (`r` searches again).
+not move while one reads, but says how many are newer (`r` searches again); an empty one is nobody's place to read, and
+searches again by itself.
 """
 
 from __future__ import annotations
 
 import shlex
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
@@ -25,7 +25,7 @@ from console.client import Refused, Unreachable
 from console.columns import Cell
 from console.found import Found, log_id_of
 from console.mirror import Row, cleaned
-from console.moments import day_and_time
+from console.moments import clock, day_and_time
 from console.palette import BAD, DIM, WARNING
 from console.screens import job_forms
 from console.screens.audit_rows import COLUMNS, detail_lines
@@ -137,7 +137,7 @@ class AuditPage(TablePage):
         if self._problem and found:
             parts.append((f" · {clean(self._problem)}", BAD))
         elif self._searched_at:
-            parts.append((f" · as of {time.strftime('%H:%M:%S', time.localtime(self._searched_at))}", DIM))
+            parts.append((f" · as of {clock(self._searched_at)}", DIM))
         return parts
 
     def detail(self, row: Row) -> Sequence[Line]:
@@ -150,9 +150,10 @@ class AuditPage(TablePage):
         return self._fetching is not None and is_scan(self._wanted)
 
     def shown(self) -> None:
-        """What was read half way down is still there; at the top one wants the newest."""
-        at_top = self._found and self.table.cursor_id == self._found.ids[0]
-        if not self._searched_at or (at_top and not self._scans and self.lodge.link.is_live):
+        """What was read half way down is still there; at the top, and where nothing is, one wants the newest."""
+        found = self._found
+        wants_newest = self.table.cursor_id == found.ids[0] if found else not is_scan(self._wanted)
+        if not self._searched_at or (wants_newest and not self._scans and self.lodge.link.is_live):
             self.search()
         else:
             self._counted = (None, -APART)
@@ -264,7 +265,11 @@ class AuditPage(TablePage):
                     count += 1
         except (Refused, Unreachable):
             return  # the next page will say it
-        if found is self._found:
+        if found is not self._found:
+            return
+        if count and not found and found.complete:
+            self.search()
+        else:
             self._newer = count
 
     def _take(self, found: Found, row: Row) -> None:

@@ -6,6 +6,7 @@ asked and answered, below it what was said before, last the record. Long texts a
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import ClassVar
 
@@ -122,17 +123,25 @@ class AuditedScreen(Overlay):
             self.run_worker(self._save(self.exchange))
 
     async def _save(self, exchange: AuditExchange) -> None:
-        typed = await self.prompt.ask_line("Save as (0600): ", f"exchange-{exchange.log_id}.json")
+        ending = "json" if self._as_json else "txt"
+        typed = await self.prompt.ask_line("Save as (0600): ", f"exchange-{exchange.log_id}.{ending}")
         if not typed:
             return
         path = Path(typed).expanduser()
         if path.exists() and not await self.prompt.ask_yes(f"{path} is there already. Replace it?"):
             return
         try:
-            write_whole(path, [msgspec.json.format(msgspec.json.encode(exchange), indent=2), b"\n"])
+            write_whole(path, [self._saved(exchange, path.suffix or f".{ending}"), b"\n"])
             self.prompt.say(f"saved to {path.absolute()}", "good")
         except OSError as error:
             self.prompt.say(f"not saved: {error.strerror or error}", "bad")
+
+    def _saved(self, exchange: AuditExchange, ending: str) -> bytes:
+        """The record as the file's name promises it: the text as one reads it, but whole, or everything as JSON."""
+        if ending.lower() == ".json" or (self._as_json and ending.lower() != ".txt"):
+            return msgspec.json.format(msgspec.json.encode(exchange), indent=2)
+        shown, _ = text_of(exchange, self.position, self._chain_problem, room=sys.maxsize)
+        return "\n".join(line if isinstance(line, str) else line[0] for line in shown).encode()
 
 
 def _heading(one: AuditExchange, *, as_json: bool) -> list[Line]:

@@ -17,6 +17,7 @@ from textual.binding import Binding, BindingType
 from common import protocol
 from common.protocol import LIMIT_FIELDS, LimitsShow, LimitsUse, LimitTarget, LimitValues
 from common.untrusted import clean
+from console.cells import wrap
 from console.client import Refused, Unreachable
 from console.columns import Cell, Column
 from console.mirror import Row
@@ -31,6 +32,7 @@ from console.widgets.trial import Paragraph, return_paragraphs
 
 EVERY = 2.0  # seconds between two questions
 MOST = 500  # uses that are asked for
+WIDTH = 44  # cells of the pane
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ class LimitsPage(TablePage):
     def _details(self, line: LimitLine) -> list[Line]:
         kind = line.target.partition(":")[0]
         means = {
-            "default": "each user's, but for those who have their own",
+            "default": "each user's, unless they have their own",
             "user": "its own; where it has none, the default",
             "key": "in addition to those of its user",
             "model": "one window shared by all who ask this model",
@@ -144,8 +146,8 @@ class LimitsPage(TablePage):
         }[kind]
         own = line.own if line.inherits else None
         lines = [
-            title(clean(line.target)),
-            [(means, DIM)],
+            *(title(each) for each in wrap(clean(line.target), WIDTH)),
+            *([(each, DIM)] for each in wrap(means, WIDTH)),
             [],
             *gauges(line.in_force, line.uses, self.lodge.now(), own=own),
         ]

@@ -6,7 +6,6 @@ Rule: the figures are the daemon's, exact up to the moment that the status line 
 from __future__ import annotations
 
 import shlex
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -26,6 +25,7 @@ from console.client import Refused, Unreachable
 from console.columns import Cell, Column
 from console.figures import count, span, thousands
 from console.mirror import Row, cleaned
+from console.moments import clock
 from console.palette import BAD, BOLD, DIM, GOOD, TAB, WARNING
 from console.screens.page import why
 from console.screens.table_page import TablePage
@@ -147,8 +147,7 @@ class UsagePage(TablePage):
         if self._problem:
             parts.append((f" · {clean(self._problem)}", BAD))
         elif self._fetched_at:
-            clock = time.strftime("%H:%M:%S", time.localtime(self._fetched_at))
-            parts.append((f" · top {TOPS[self._top]} by tokens out (n) · as of {clock}", DIM))
+            parts.append((f" · top {TOPS[self._top]} by tokens out (n) · as of {clock(self._fetched_at)}", DIM))
         return parts
 
     # -- drawing -------------------------------------------------------------------------------------------------------

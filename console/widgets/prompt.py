@@ -68,6 +68,7 @@ class Entry(Input):
         self.completer: Completer | None = None
         self._round: list[str] = []  # what Tab goes through once it was shown
         self._shown_for = ""
+        self._offers = False  # candidates are in sight
 
     def action_give_up(self) -> None:
         self.post_message(self.GivenUp())
@@ -91,7 +92,14 @@ class Entry(Input):
         elif len(common := _common_beginning(lines)) > len(self.value):
             self._put(common)
         self._shown_for = self.value
+        self._offers = bool(lines)
         self.post_message(self.Candidates([line.split(" ")[-1] or line for line in lines]))
+
+    def on_input_changed(self) -> None:
+        """What Tab offered was for another line than the one that stands there by now."""
+        if self._offers and self.value != self._shown_for and self.value not in self._round:
+            self._offers = False
+            self.post_message(self.Candidates([]))
 
     def _put(self, line: str) -> None:
         self.value = line
