@@ -295,8 +295,9 @@ async def _read_head(reader: asyncio.StreamReader) -> None:
             raise Refused(msgspec.json.decode(body, type=Failure), int(status_line[1]))
 
 
-def pauses(*, first: float = 0.25, longest: float = 10.0) -> Iterator[float]:
-    """Seconds to wait between attempts to reconnect: doubling, with jitter, so that many do not come at once."""
+def pauses(*, first: float = 0.25, longest: float = 2.0) -> Iterator[float]:
+    """Seconds to wait between attempts to reconnect: doubling, with jitter, so that many do not come at once.
+    The socket is on this machine, or a tunnel to it: trying costs little, and who looks waits for it."""
     pause = first
     while True:
         yield pause * (0.5 + random.random() / 2)  # noqa: S311 - spreads load, guards nothing

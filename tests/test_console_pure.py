@@ -167,6 +167,7 @@ NOW = 1769850012.0  # 12 s later
         ({"state": "prefill", "piece_age": None}, "prefill"),
         ({"state": "queued", "position": 3, "estimated_wait": 41.0}, "q#3 ~41s"),
         ({"state": "queued", "position": 3, "estimated_wait": 700.0}, "q#3 ~12m"),
+        ({"state": "queued", "position": 1, "estimated_wait": 0.2}, "q#1 ~1s"),
         ({"state": "queued", "position": None}, "queued"),
     ],
 )

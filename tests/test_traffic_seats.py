@@ -247,7 +247,8 @@ async def test_who_waits_for_a_limit_runs_when_it_is_raised() -> None:
 
 
 async def test_the_estimate_follows_how_long_seats_were_held() -> None:
-    """Nothing known: nothing said. Then position times the moving average, shared by all seats."""
+    """Nothing known: nothing said. Then position times the moving average, shared by all seats. Who has held a seat
+    for longer than that slows its line, and only by that seat."""
     admission, _ = opened()
     seats = seats_of(1)
     first, second, third = (arrive(admission, seats) for _ in range(3))
@@ -259,9 +260,18 @@ async def test_the_estimate_follows_how_long_seats_were_held() -> None:
     seats.resize(2)
     fourth = arrive(admission, seats)
     assert fourth.place.estimated_wait() == pytest.approx(5, abs=0.5)
-    for guest in (second, third, fourth):
+    second.place.since -= 60
+    third.place.since -= 60
+    fifth = arrive(admission, seats)
+    assert fourth.place.estimated_wait() == pytest.approx(30, abs=0.5)
+    assert fifth.place.estimated_wait() == pytest.approx(60, abs=0.5)
+    third.place.since += 55
+    assert fourth.place.estimated_wait() == pytest.approx(60 / 7, abs=0.5)
+    seats.resize(1)
+    assert fourth.place.estimated_wait() == pytest.approx(2 * 60 / 7, abs=0.5)
+    for guest in (second, third, fourth, fifth):
         guest.go.set()
-    await asyncio.gather(second.task, third.task, fourth.task)
+    await asyncio.gather(second.task, third.task, fourth.task, fifth.task)
 
 
 async def test_seats_can_be_added_taken_away_and_drained_live() -> None:

@@ -228,7 +228,7 @@ def live_line(row: Row, now: float) -> LiveLine:
 def _place(row: Row) -> str:
     """`q#3 ~41s`: the place in the line, and how long until it is seated, as far as anybody can tell."""
     wait = row.get("estimated_wait")
-    about = "" if wait is None else f" ~{wait:.0f}s" if wait < 100 else f" ~{wait / 60:.0f}m"
+    about = "" if wait is None else f" ~{max(1.0, wait):.0f}s" if wait < 100 else f" ~{wait / 60:.0f}m"
     return (f"q#{row['position']}" if row["position"] else "queued") + about
 
 

@@ -5,6 +5,7 @@ Rule: reading only. A row is made when a watcher's batch is due, never when some
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -89,7 +90,8 @@ def _live_progress(house: House) -> dict[str, int]:
 
 def _progress(house: House, exchange: Exchange) -> int:
     if exchange.seated is None:
-        return -(exchange.position() or 0)
+        # Its wait, too, which grows while nobody leaves: told anew when it is another by a tenth or so.
+        return -(1000 * (exchange.position() or 0) + round(8 * math.log2(1 + (exchange.estimated_wait() or 0.0))))
     request_id = exchange.request_id
     # A pace that falls to nothing is news, too: the answer stalls.
     return house.gate.pieces(request_id) * 100_000 + round(10 * (house.pace.of(request_id) or 0.0)) % 100_000

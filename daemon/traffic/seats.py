@@ -21,6 +21,7 @@ from typing import Protocol
 from common.errors import Unavailable
 
 _WEIGHT = 0.2  # of the latest exchange in the moving average of seat-holding time
+_SHORTEST = 0.001  # seconds a seat is held at least, in an estimate
 _GUESS = 5.0  # seconds a seat is held, as long as nobody has left one yet
 _LONGEST_RETRY = 300  # seconds: beyond this a Retry-After is no estimate any more
 
@@ -76,7 +77,7 @@ class Seats:
         self._longest_wait = longest_wait
         self._line: dict[Place, None] = {}  # in order of arrival; only who waits
         self._waiting_of: dict[int, int] = {}  # user -> how many in the line
-        self._running = 0
+        self._seated: set[Place] = set()
         self._draining = False
         self._positions: dict[Place, int] | None = None  # of the line as it is; None: to be counted again
         self._holding: float | None = None  # seconds a seat is held, moving average
@@ -92,7 +93,7 @@ class Seats:
     @property
     def running(self) -> int:
         """How many seats are taken; more than `size` for a while after it was made smaller."""
-        return self._running
+        return len(self._seated)
 
     @property
     def waiting(self) -> int:
@@ -106,7 +107,7 @@ class Seats:
 
     def __repr__(self) -> str:
         drain = ", draining" if self._draining else ""
-        return f"<Seats {self.name} {self._running}/{self._size} running, {len(self._line)} waiting{drain}>"
+        return f"<Seats {self.name} {self.running}/{self._size} running, {len(self._line)} waiting{drain}>"
 
     # --- joining the line ---
 
@@ -118,7 +119,7 @@ class Seats:
         if self._draining:
             raise self._no_room(f"the upstream {self.name} is being drained and takes nothing new", "draining", {})
         # With a seat free, nobody in the line may take it (the rule of `_fill`): who may run goes past them.
-        if may_run and self._running < self._size:
+        if may_run and self.running < self._size:
             return
         if len(self._line) >= self._queue_size:
             waiting = len(self._line)
@@ -184,12 +185,12 @@ class Seats:
 
     def _fill(self) -> None:
         """Hand out seats until none is free or nobody may take one."""
-        while self._running < self._size and not self._draining:
+        while len(self._seated) < self._size and not self._draining:
             place = self._next()
             if place is None:
                 return
             self._take_out(place)
-            self._running += 1
+            self._seated.add(place)
             place.seated()
 
     def _next(self) -> Place | None:
@@ -217,7 +218,7 @@ class Seats:
         elif state is State.SEATED:
             held = asyncio.get_running_loop().time() - place.since
             self._holding = held if self._holding is None else self._holding + _WEIGHT * (held - self._holding)
-            self._running -= 1
+            self._seated.remove(place)
             place.turn.release()
             self._fill()
         self.changed()
@@ -236,8 +237,15 @@ class Seats:
         return self._positions.get(place)
 
     def _estimate(self, position: int) -> float | None:
-        """Seconds until `position` is seated, if seats are held as long as lately; None: nothing is known yet."""
-        return None if self._holding is None else position * self._holding / self._size
+        """Seconds until `position` is seated; None: nothing is known yet. A seat is held as long as they were lately;
+        one that has been for longer is likely to be so for as long again."""
+        if self._holding is None:
+            return None
+        mean, now = max(self._holding, _SHORTEST), asyncio.get_running_loop().time()
+        freed = sum(1 / max(mean, now - place.since) for place in self._seated)  # seats a second
+        freed += max(0, self._size - len(self._seated)) / mean
+        too_many = max(0, len(self._seated) - self._size)  # they leave without a seat becoming free
+        return (position + too_many) / freed
 
     def _timed_out(self) -> QueueTimeout:
         return QueueTimeout(
