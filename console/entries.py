@@ -18,7 +18,7 @@ LONGEST_NOTES = 2000
 LARGEST_AMOUNT = 10**15 - 1
 LONGEST_GRACE = 30 * 86400
 YES = ("y", "yes")
-NO = ("n", "no", "")
+NO_OR_YES = ("no", "yes")  # the choices of a field
 UNLIMITED = "unlimited"
 
 _AMOUNT = re.compile(r"([0-9]+)([kKmM]?)", re.ASCII)
@@ -93,11 +93,6 @@ def networks(text: str) -> str:
         except ValueError:
             return f"{each[:20]!r} is no address"
     return ""
-
-
-def yes_or_no(text: str) -> str:
-    """`y` or `n`."""
-    return "" if text.casefold() in (*YES, *NO) else "y or n"
 
 
 def is_yes(text: str) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from textual.widgets import Input
 
 from common import protocol
 from common.protocol import Failure, UsersNotes
@@ -92,22 +93,37 @@ async def test_a_secret_is_shown_once_and_can_be_saved(tmp_path: Path, monkeypat
 
 
 async def test_a_form_says_what_is_wrong_while_one_types(tmp_path: Path) -> None:
-    """It cannot be sent while a field is wrong; Esc gives it up."""
+    """Enter sends it from any field, or goes to the first that is wrong and says why; words of a few need a letter."""
     fields = [
         Field("email", "E-mail", check=lambda text: "" if "@" in text else "no address"),
-        Field("role", "Role", "user", hint="user or admin"),
+        Field("kind", "Kind", "person", choices=("person", "service"), fixed=True),
+        Field("role", "Role", "user", hint="user or admin", below=lambda text: f"as /there/{text}"),
     ]
     async with open_seat(tmp_path) as seat:
         answers = begin(seat, seat.app.fill("Create a user", fields))
         await seat.sees("no address", "user or admin")
-        await seat.press("enter", "enter")
-        await seat.sees("Create a user")
-        await seat.press("up")
+        await seat.press("tab", "down")
+        await seat.sees("as /there/user")
+        await seat.press("enter")
+        await seat.sees("E-mail: no address")
         await seat.type("li@example.org")
         await seat.loses("no address")
+        await seat.press("down")
+        kind = seat.app.screen.query_one("#field-kind", Input)
+        for keys, value in (
+            (("s",), "service"),
+            (("p", "e", "r", "s"), "person"),
+            (("s",), "service"),
+            (("x", "backspace"), "service"),
+            (("right",), "person"),
+            (("left",), "service"),
+        ):
+            await seat.press(*keys)
+            assert kind.value == value, keys
         await seat.press("enter", "enter")
         await seat.loses("Create a user")
-        assert answers == [{"email": "li@example.org", "role": "user"}]
+        assert answers == [{"email": "li@example.org", "kind": "service", "role": "user"}]
+        assert len(seat.app.screen_stack) == 1
         answers = begin(seat, seat.app.fill("Create a user", fields))
         await seat.sees("Create a user")
         await seat.press("escape")

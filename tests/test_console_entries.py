@@ -77,7 +77,6 @@ def test_targets_that_are_none_are_told(text: str, said: str) -> None:
         (entries.a_grace, ["0", "1h", "30d"], ["", "31d", "later"]),
         (entries.patterns, ["", "llama3* qwen3:4b", "a,b"], ["x" * 257, "a " * 101]),
         (entries.networks, ["", "10.0.0.0/8, ::1", "10.1.2.3/8"], ["here", "10.0.0.0/33"]),
-        (entries.yes_or_no, ["", "y", "NO", "Yes"], ["maybe", "1"]),
         (entries.one_of(["Ana@example.org"], "user"), ["ana@example.org"], ["", "bob@example.org"]),
     ],
 )
@@ -141,7 +140,10 @@ def test_a_field_tells_old_and_new_while_one_types() -> None:
     assert own.value == "30"
     assert own.hint("30") == "as it is"
     assert own.hint("50k") == "30 → 50k"
-    assert "x clears" in own.check("")
+    assert own.check("") == "a number, or unlimited"
+    assert own.below is not None
+    assert own.below("") == "For the default again: Esc, then x, which takes back all of its own limits."
+    assert own.below("30") == "" == minute.below("")  # type: ignore[misc]
     assert "unlimited" in own.check("x")
 
 

@@ -117,7 +117,7 @@ async def test_a_form_outlives_the_daemon_and_is_sent_when_it_is_back(
         await daemon.__aexit__(None, None, None)
         frame = await sees(app, "○ STALE", "nothing is sent until LIVE", "li@example.org")
         assert "trying again" in frame
-        await pilot.press("enter", "enter", "enter")
+        await pilot.press("enter")
         await sees(app, "Not sent: the daemon is away (STALE", "li@example.org")
         assert "users/add" not in daemon.counted()
         await starts_again(app, daemon)
@@ -129,7 +129,7 @@ async def test_a_form_outlives_the_daemon_and_is_sent_when_it_is_back(
         await pilot.press("enter")
         await sees(app, "Perhaps done", "look before you repeat it", "li@example.org")
         daemon.answers["users/add"] = UserAdded(7, "li@example.org", "user", False, "once-only-7", None)
-        await pilot.press("enter", "enter", "enter")
+        await pilot.press("enter")
         await sees(app, "once-only-7", "Esc close, for good")
         assert daemon.counted()["users/add"] == 2
         await daemon.__aexit__(None, None, None)

@@ -144,9 +144,7 @@ async def go_through(app: Lodge, pilot: Pilot[None], journey: Journey, text: str
                 entry.value = journey.good.get((entry.id or "").removeprefix("field-"), given[entry.id or ""])
             await look()
             slipped.clear()
-            for _ in range(len(given)):
-                if app.screen is screen:  # with some forms any field is the last one
-                    await pilot.press("enter")
+            await pilot.press("enter")
         elif isinstance(screen, ConfirmByName):
             screen.query_one(Input).value = text + "x"
             await pilot.press("enter")

@@ -59,12 +59,13 @@ async def test_an_export_is_begun_and_its_file_is_told(tmp_path: Path) -> None:
         await seat.press("e")
         await seat.sees("Export exchanges", "empty: everybody's")
         fill(seat, search="user:nobody@example.org")
-        await seat.press("enter", "enter", "enter")
+        await seat.press("enter")
         await seat.sees("Not done: there is no user nobody@example.org")
         fill(seat, search="since:x")
         await seat.sees("neither a duration")
         fill(seat, search="since:1h")
-        await seat.press("enter", "enter", "enter")
+        await seat.press("enter")
+        await seat.sees("Enter shows how")
         await seat.sees("done", "1 exchange written and read back", "since:", timeout=20)
         row = next(iter(seat.app.link.mirror.rows["job"].values()))
         await seat.press("enter")
@@ -76,19 +77,28 @@ async def test_an_export_is_begun_and_its_file_is_told(tmp_path: Path) -> None:
         assert Path(row["path"]).stat().st_mode & 0o777 == 0o600
 
 
-async def test_an_export_to_a_file_here_is_verified_by_the_daemon(tmp_path: Path) -> None:
+async def test_an_export_to_a_file_here_is_verified_by_the_daemon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With a file name the console writes it itself, 0600; what such an export cannot narrow is said in the form."""
     async with jobs_page(tmp_path) as seat:
         await seat.office.gate.chat()
         await seat.press("e")
         await seat.sees("Export exchanges")
         file = tmp_path / "out.jsonl"
-        fill(seat, search="model:smollm2:135m", format="jsonl", file=str(file))
-        await seat.press("enter", "enter", "enter")
+        monkeypatch.chdir(tmp_path)
+        fill(seat, file="nowhere/out.jsonl")
+        await seat.sees("there is no such folder")
+        fill(seat, search="model:smollm2:135m", format="jsonl", file="out.jsonl")
+        await seat.press("up")  # from the first field to the last, whose whole path is told
+        whole = str(file) if len(str(file)) <= 72 else str(file)[-71:]
+        await seat.sees(whole)
+        await seat.press("enter")
         await seat.sees("not model:")
         fill(seat, search="user:ana@example.org")
-        await seat.press("enter", "enter", "enter")
+        await seat.press("enter")
         await seat.sees("exported, verified", timeout=20)
+        assert seat.app.main.prompt._sentence[0].endswith(f" in {file}")
         assert json.loads(file.read_text())["prompt"] == "Why?"
         assert file.stat().st_mode & 0o777 == 0o600
 
@@ -139,6 +149,10 @@ async def test_a_verification_is_begun_and_a_failed_one_says_why(tmp_path: Path)
         await seat.sees("Verify the whole journal")
         await seat.press("y")
         await seat.sees("done", "intact", timeout=20)
+        table = seat.app.main.page.table  # type: ignore[union-attr]
+        await seat.press("v", "y")
+        await until(lambda: len(table.ids) == 2, what="the second job is in the list")
+        await until(lambda: table.cursor_id == max(table.ids, key=int), what="what was begun is under the cursor")
 
         async def work(_: Job) -> None:
             raise RuntimeError("[/] \x1b[2J")
@@ -155,7 +169,7 @@ async def test_retention_says_what_it_erases_before_it_does(tmp_path: Path) -> N
         await seat.press("R")
         await seat.sees("Retention: erase old prompts", "Nothing is erased yet")
         fill(seat, before="0s")
-        await seat.press("enter", "enter")
+        await seat.press("enter")
         await seat.sees("Erase these prompts and answers?", "cannot be taken back", "[N] no")
         await seat.press("enter")
         await seat.loses("Erase these")
@@ -163,7 +177,7 @@ async def test_retention_says_what_it_erases_before_it_does(tmp_path: Path) -> N
         await seat.press("R")
         await seat.sees("Retention: erase old prompts")
         fill(seat, before="0s")
-        await seat.press("enter", "enter")
+        await seat.press("enter")
         await seat.sees("Erase these")
         await seat.press("y")
         await seat.sees("retention", "done", timeout=20)

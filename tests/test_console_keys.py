@@ -64,10 +64,10 @@ async def test_a_key_is_issued_shown_once_and_works(tmp_path: Path, monkeypatch:
         assert seat.app.screen.focused is seat.app.screen.query_one("#field-label")  # the user stands there already
         fill(seat, user="bob@example.org", expires="soon", addresses="here")
         await seat.sees("there is no such user", "90d, 12h, 30m", "'here' is no address")
-        await seat.press(*["enter"] * 6)
+        await seat.press("enter")
         await seat.sees("Issue a key")
         fill(seat, user=ANA.upper(), label="ci runner", expires="90d", models="smollm2*", addresses="127.0.0.0/8")
-        await seat.press(*["enter"] * 5)
+        await seat.press("enter")
         await seat.sees("Shown this once", "ci runner")
         key = secret(seat)
         await seat.press("s")
@@ -88,8 +88,8 @@ async def test_a_metrics_key_is_good_for_nothing_else(tmp_path: Path) -> None:
     async with keys_page(tmp_path, size=(120, 30)) as seat:
         await seat.press("i")
         await seat.sees("Issue a key")
-        fill(seat, label="prometheus", metrics="y")
-        await seat.press(*["enter"] * 6)
+        fill(seat, label="prometheus", metrics="yes")
+        await seat.press("enter")
         await seat.sees("Shown this once")
         key = secret(seat)
         await seat.press("escape")
@@ -172,7 +172,7 @@ async def test_the_daemon_goes_while_a_key_is_described(tmp_path: Path) -> None:
         fill(seat, label="ci runner", expires="90d")
         hub.close("the daemon is stopping")
         await until(lambda: not seat.app.link.is_live)
-        await seat.press(*["enter"] * 6)
+        await seat.press("enter")
         await seat.sees("Not sent: the daemon is away (STALE", "ci runner", "90d")
         hub._closed = ""
         seat.app.link.retry_now()

@@ -20,17 +20,14 @@ from console.client import Client, Refused, Unreachable
 from console.filters import read_filter
 from console.moments import day_and_time
 from console.screens.page import Page, why
+from console.screens.table_page import TablePage
 from console.searching import problem_of
 from console.tables import size
 from console.widgets.form import Field
 
 ONLY_LOCAL = ("user", "since", "until")  # what narrows an export that the console itself writes
 FORMATS = ("csv", "jsonl")
-
-
-def a_format(text: str) -> str:
-    """One of the two forms of an export."""
-    return "" if text.casefold() in FORMATS else "csv or jsonl"
+PATH_ROOM = 72  # cells of the line above a form's keys
 
 
 def a_moment(text: str) -> str:
@@ -42,12 +39,46 @@ def a_moment(text: str) -> str:
     return ""
 
 
+def path_of(text: str) -> Path:
+    """The file that is meant, wherever this program was started."""
+    return Path(text).expanduser().absolute()
+
+
+def a_file(text: str) -> str:
+    """A place for a file; empty is the daemon's own."""
+    try:
+        path = path_of(text)
+        if text and path.is_dir():
+            return "that is a folder"
+        return "" if not text or path.parent.is_dir() else "there is no such folder"
+    except (OSError, RuntimeError, ValueError):  # whose home, an unreadable folder, a NUL
+        return "that is no path"
+
+
+def _whole_path(text: str) -> str:
+    """Where it will lie; of a path that is too long the end, which is the file's name."""
+    if not text or a_file(text):
+        return ""
+    path = str(path_of(text))
+    return path if len(path) <= PATH_ROOM else "…" + path[1 - PATH_ROOM :]
+
+
+def _begun(page: Page, job_id: int, does: str) -> None:
+    """Say it; on the page of jobs the cursor goes to it, elsewhere is said where it stands."""
+    shows = "8"
+    if isinstance(page, TablePage) and "job" in page.KINDS:
+        page.follow(lambda row_id, _: row_id == str(job_id), made=True)
+        page.tick()
+        shows = "Enter"
+    page.say(f"job {job_id} {does} in the daemon: {shows} shows how far it is", "good")
+
+
 async def export(page: Page, search: str = "") -> None:
     """Ask what, in which form and where to; then begin it."""
     fields = [
         Field("search", "What", search, hint=_what, check=problem_of, wide=True),
-        Field("format", "Format", "csv", hint="csv or jsonl", check=a_format, choices=FORMATS),
-        Field("file", "File", "", hint=_where),
+        Field("format", "Format", "csv", hint="csv or jsonl", choices=FORMATS, fixed=True),
+        Field("file", "File", "", hint=_where, check=a_file, below=_whole_path, wide=True),
     ]
     text = [
         "Prompts and answers go into the file. Without a file name the daemon writes it into its own folder of "
@@ -58,12 +89,12 @@ async def export(page: Page, search: str = "") -> None:
 
     async def begin(typed: dict[str, str]) -> None:
         wanted = read_filter(shlex.split(typed["search"]))
-        form = cast(Literal["csv", "jsonl"], typed["format"].casefold())
+        form = cast(Literal["csv", "jsonl"], typed["format"])
         if typed["file"]:
-            page.begin(_to_file(page, _local(wanted, form), Path(typed["file"]).expanduser()), group="export")
+            page.begin(_to_file(page, _local(wanted, form), path_of(typed["file"])), group="export")
             return
         row = await page.attempt(protocol.JOBS_EXPORT, JobsExport(filter=wanted, format=form))
-        page.say(f"job {row.id} exports {row.target} in the daemon: 8 shows how far it is", "good")
+        _begun(page, row.id, f"exports {row.target}")
 
     await page.fill_until_done("Export exchanges", fields, text, begin)
 
@@ -96,7 +127,7 @@ async def _to_file(page: Page, question: AuditExport, path: Path) -> None:
         client = Client(page.lodge.channel.path)
         with client.download(protocol.AUDIT_EXPORT, question) as download:
             digest, size_ = write_whole(path, download)
-            return AuditExported(export=download.export, sha256=digest, bytes=size_, file=str(path.absolute()))
+            return AuditExported(export=download.export, sha256=digest, bytes=size_, file=str(path))
 
     try:
         told = await asyncio.to_thread(write)
@@ -115,14 +146,14 @@ async def verify(page: Page) -> None:
         return
     row = await page.ask(protocol.JOBS_VERIFY, JobsVerify())
     if row is not None:
-        page.say(f"job {row.id} verifies the journal in the daemon: 8 shows how far it is", "good")
+        _begun(page, row.id, "verifies the journal")
 
 
 async def retention(page: Page) -> None:
     """Erase old bodies: before when, then what that means, then begin."""
     fields = [
         Field("before", "Older than", "90d", hint=_before, check=a_moment),
-        Field("exported", "Exported already", "n", hint="y: write no new file", check=entries.yes_or_no),
+        Field("exported", "Exported already", "no", hint="yes: no new file", choices=entries.NO_OR_YES, fixed=True),
     ]
     typed = await page.lodge.fill(
         "Retention: erase old prompts and answers",
@@ -148,7 +179,7 @@ async def retention(page: Page) -> None:
         return
     row = await page.ask(protocol.JOBS_RETENTION, JobsRetention(before=before, exported=exported))
     if row is not None:
-        page.say(f"job {row.id} exports, verifies and erases in the daemon: 8 shows how far it is", "good")
+        _begun(page, row.id, "exports, verifies and erases")
 
 
 def _before(text: str) -> str:

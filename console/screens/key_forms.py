@@ -31,7 +31,7 @@ def issue_fields(email: str, users: list[str]) -> list[Field]:
         Field("expires", "Expires after", hint=_lifetime, check=entries.an_expiry),
         Field("models", "Models", hint="llama3* qwen3; empty: all", check=entries.patterns),
         Field("addresses", "From addresses", hint="10.0.0.0/8; empty: any", check=entries.networks),
-        Field("metrics", "For /metrics alone", "n", hint="y or n", check=entries.yes_or_no),
+        Field("metrics", "For /metrics alone", "no", hint="no or yes", choices=entries.NO_OR_YES, fixed=True),
     ]
 
 

@@ -55,6 +55,7 @@ def limit_fields(line: LimitLine, values: LimitValues) -> list[Field]:
             "" if shown[name] is None else entries.short_amount(shown[name]),
             hint=partial(_hint, line, name),
             check=partial(_check, line, name),
+            below=partial(_below, line, name),
         )
         for name in LIMIT_FIELDS
     ]
@@ -62,8 +63,15 @@ def limit_fields(line: LimitLine, values: LimitValues) -> list[Field]:
 
 def _check(line: LimitLine, name: str, text: str) -> str:
     if not text and line.own.get(name) is not None:
-        return "x clears all; or unlimited" if line.inherits else "write unlimited"
+        return "a number, or unlimited"
     return entries.an_amount(name, text)
+
+
+def _below(line: LimitLine, name: str, text: str) -> str:
+    """How the default comes back, where somebody empties a field for that."""
+    if text or line.own.get(name) is None or not line.inherits:
+        return ""
+    return "For the default again: Esc, then x, which takes back all of its own limits."
 
 
 def _hint(line: LimitLine, name: str, text: str) -> str:

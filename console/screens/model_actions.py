@@ -74,7 +74,10 @@ async def access(page: ModelsPage, target: ModelTarget) -> None:
         lines.append(" ".join((fit(clean(row.user), room), fit(row.key or row.by, 10), *cells)))
     if not rows:
         lines = ["Nobody: no active user, and no key whose patterns let it in."]
-    note = "Limits, addresses and expiry of keys may narrow it further. Patterns are edited with the keys (3)."
+    note = (
+        "Limits, addresses and expiry of keys may narrow it further. A key keeps its patterns: for others issue a new "
+        "one (3, i)."
+    )
     await page.lodge.show_text(f"Who may use {target.model}", [*lines, "", (note, DIM)])
 
 
@@ -103,14 +106,11 @@ async def pull(page: ModelsPage, upstream: str | None) -> None:
         return
     chosen = upstream if upstream in ollamas else ollamas[0]
 
-    def an_upstream(text: str) -> str:
-        return "" if text in ollamas else "one of " + ", ".join(ollamas)
-
     fields = [
         Field("model", "Model", hint="llama3.2:3b", check=lambda text: "" if text else "a name, as in llama3.2:3b")
     ]
     if len(ollamas) > 1:
-        fields.append(Field("upstream", "Upstream", chosen, check=an_upstream, choices=ollamas))
+        fields.append(Field("upstream", "Upstream", chosen, choices=ollamas, fixed=True))
     text = [
         "It goes on behind the other pages, as long as this console runs; quitting asks. A pull that was ended goes on "
         "from there when it is pulled again."

@@ -6,7 +6,7 @@ Rule: as in `users.py`; a one-time password is shown once, and kept nowhere here
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import msgspec
 
@@ -34,8 +34,8 @@ async def create_user(page: Page, *, made: Callable[[str], None]) -> None:
 
     fields = [
         Field("email", "E-mail", check=free),
-        Field("kind", "Person or service", "person", hint="a service has keys only", check=_is_one(_KINDS)),
-        Field("role", "Role", "user", hint="admin: the models over HTTP", check=_is_one(_ROLES)),
+        Field("kind", "Person or service", "person", hint="a service has keys only", choices=_KINDS, fixed=True),
+        Field("role", "Role", "user", hint="admin: models over HTTP", choices=_ROLES, fixed=True),
     ]
 
     async def add(typed: dict[str, str]) -> protocol.UserAdded:
@@ -122,10 +122,3 @@ async def _await_export(page: Page, email: str, job_id: str) -> None:
         page.say(f"everything of {email} is exported (job {job_id}): D deletes now", "good")
     else:
         page.say(f"the export of {email} {job['state']}: {job['error'] or f'see job {job_id}'}", "bad")
-
-
-def _is_one(allowed: Sequence[str]) -> Callable[[str], str]:
-    def check(text: str) -> str:
-        return "" if text in allowed else " or ".join(allowed)
-
-    return check
