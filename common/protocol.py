@@ -477,6 +477,7 @@ class LimitsTried(Message):
     limits: list[TriedLimit]
     complete: bool  # False: the replay ran out of time, and `until` is how far it came
     seconds: float
+    concerned: int | None = None  # of `requests`: those that the target's values are for; None: from an older gateway
 
 
 class LimitsSet(Request):
@@ -799,6 +800,7 @@ class AuditRow(Message):
     first_byte: str | None
     ended: str | None
     prompt: str  # its beginning
+    erased: bool = False  # the prompt was erased
 
 
 class AuditShow(Request):

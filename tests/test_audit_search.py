@@ -264,7 +264,7 @@ async def test_what_was_erased_and_what_is_damaged_is_said_to_be(desk: Desk) -> 
     assert (erased.user, erased.model, erased.tokens_out) == ("ana@example.org", "llama3.2:latest", 7)
     damaged = await audit_search.show(desk.database, ben.request_id)
     assert (damaged.prompt, damaged.response, damaged.erased) == (DAMAGED, DAMAGED, False)
-    assert [row.prompt for row in await search(desk)] == [DAMAGED, ""]
+    assert [(row.prompt, row.erased) for row in await search(desk)] == [(DAMAGED, False), ("", True)]
     assert await ids(desk, text="damaged in the store", since=iso(0)) == [ben.seq]
     # The size fits, the text is garbage: still no crash.
     await desk.database.write(

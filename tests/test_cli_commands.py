@@ -276,6 +276,10 @@ async def test_limits_as_the_contract_spells_them(office: Office) -> None:
     assert [(await office.gate.chat()).status_code for _ in range(2)] == [200, 429]
     table = (await office.done("limits", "show", "ana@example.org")).stdout
     assert "REQ/MIN" in table and "in force" in table
+    tried = (await office.done("limits", "try", "model:no-such", "--requests-per-minute", "1")).stderr
+    assert "none of them comes under model:no-such: these limits were not tested" in tried
+    tried = (await office.done("limits", "try", "user:ana@example.org", "--requests-per-minute", "1")).stderr
+    assert "requests refused" in tried and "tested" not in tried
     assert [row["target"] for row in await office.json("limits", "show")] == ["default", "user:ana@example.org"]
     row = await office.json("limits", "clear", "ana@example.org")
     assert row["concurrency"] is None
@@ -470,6 +474,7 @@ async def test_the_columns_of_a_search_stay_in_their_place(office: Office) -> No
         "user": "somebody.with.a.very.long.name@department.example.org",
         "model": "a-model-with-a-very-long-name:70b-instruct",
         "prompt": "Why? " * 40,
+        "erased": False,
     }
     row = msgspec.convert(given, AuditRow)
     for width in (80, 120):
@@ -483,6 +488,8 @@ async def test_the_columns_of_a_search_stay_in_their_place(office: Office) -> No
             assert len(line.rstrip("\n")) <= width
     piped = _columns(None).line(_cells(row, short=False))
     assert piped.count("Why?") == 20
+    row.erased = True
+    assert columns.line(_cells(row, short=columns.is_narrow)).rstrip().endswith(" (erased)")
 
 
 async def test_an_export_to_a_file_is_verified(office: Office, tmp_path: Path) -> None:

@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 from textual.widgets import Input
 
+from common.protocol import AuditRow
+from console.columns import text_of
 from console.found import Found
 from console.moments import clock
 from console.screens.audit import AuditPage
+from console.screens.audit_rows import COLUMNS, detail_lines
 from console.screens.audited import AuditedScreen
 from daemon.exchange import EndState
 from tests.rigs.console import Seat, open_seat
@@ -286,6 +289,17 @@ async def test_what_administrators_did_can_be_read(tmp_path: Path) -> None:
         await seat.sees("What administrators did", "keys issue", "That is all.")
         await seat.press("escape")
         await seat.sees("[6 Audit]")
+
+
+def test_a_prompt_that_was_erased_is_said_to_be() -> None:
+    """In the list and in the pane beside it: a blank would read as an empty prompt."""
+    row = dict.fromkeys(AuditRow.__struct_fields__, "") | {"tokens_in": 1, "tokens_out": 1, "ended": None}
+    cell = next(column for column in COLUMNS if column.title == "PROMPT").cell
+    for erased, said in ((True, "(erased)"), (False, "")):
+        row["erased"] = erased
+        assert text_of(cell(row)) == said
+        pane = ["".join(map(text_of, line)) for line in detail_lines(row)]
+        assert ("PROMPT (erased)" in pane) is erased
 
 
 @pytest.mark.parametrize("count", [0, 1, 19, 20, 21, 100])

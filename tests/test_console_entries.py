@@ -176,7 +176,14 @@ def test_a_trial_says_how_many_of_whom() -> None:
 
 
 def test_a_trial_that_proves_nothing_says_so() -> None:
-    """No traffic, no refusal, or not the whole time."""
+    """No traffic, none of it the target's, no refusal, or not the whole time."""
+    of_joe = {"target": "user:joe@example.org", "requests": 9, "refused": 0, "users": [], "limits": []}
+    assert words(tried(concerned=0, **of_joe), "24 h") == [
+        "Last 24 h: none of the 9 recorded requests comes under user:joe@example.org.",
+        "So these limits were not tested.",
+    ]
+    assert words(tried(concerned=4, **of_joe), "24 h")[-1] == "  4 of the 9 come under user:joe@example.org"
+    assert len(words(tried(concerned=9, **of_joe), "24 h")) == len(words(tried(**of_joe), "24 h")) == 1
     assert "no request is recorded" in words(tried(requests=0, refused=0), "24 h")[0]
     assert words(tried(refused=0, users=[], limits=[]), "7 d")[0].startswith("Last 7 d: 0 of 1,204")
     assert "ran out of time" in words(tried(complete=False), "30 d")[0]

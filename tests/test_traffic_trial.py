@@ -123,6 +123,7 @@ async def test_the_replay_says_what_counting_says(tmp_path: Path, since: int, mo
         minute = await tried("default", requests_per_minute=2)
         assert refused_of(minute) == counted(came, since, requests=(2, MINUTE), tokens=None, of="user") != {}
         assert minute.requests == sum(each.at >= since for each in came) and minute.refused_now == 0
+        assert minute.concerned == minute.requests
         assert [(each.target, each.limit) for each in minute.limits] == [("default", "requests_per_minute")]
         hour = await tried("default", requests_per_hour=40, tokens_per_minute=30)
         assert refused_of(hour) == counted(came, since, requests=(40, HOUR), tokens=(30, MINUTE), of="user")
@@ -132,6 +133,19 @@ async def test_the_replay_says_what_counting_says(tmp_path: Path, since: int, mo
         ben = await tried(f"user:{BEN}", requests_per_minute=0)
         assert refused_of(ben) == {BEN: sum(each.user == BEN and each.at >= since for each in came)}
         assert (await tried("default", requests_per_minute=None)).refused == 0
+        assert ben.concerned == refused_of(ben)[BEN]
+        assert model.concerned == sum(each.at >= since for each in phi)
+        assert (await tried("key:k1", requests_per_hour=9999)).concerned == minute.requests
+        assert (await tried("address:192.0.2.0/24", requests_per_hour=9999)).concerned == minute.requests
+        for nobody in ("user:joe@example.org", "model:other", "key:k2", "address:198.51.100.0/24"):
+            nothing = await tried(nobody, requests_per_minute=0)
+            assert (nothing.requests, nothing.concerned, nothing.refused) == (minute.requests, 0, 0)
+        await desk.database.write(
+            lambda conn: conn.execute(f"INSERT INTO limits VALUES ('user:{BEN}', 'requests_per_minute', 99)")
+        )
+        own = await tried("default", requests_per_minute=2)  # Ben's own value stands instead
+        assert own.concerned == own.requests - refused_of(ben)[BEN]
+        assert (await tried("default", requests_per_minute=2, requests_per_day=9)).concerned == own.requests
 
 
 async def test_what_met_a_full_window_then_is_tried_again(tmp_path: Path) -> None:

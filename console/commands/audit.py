@@ -260,7 +260,7 @@ def _cells(row: AuditRow, *, short: bool) -> list[Any]:
     first = [row.log_id, received[5:-1] if short else received, row.state or "running", row.user, row.model]
     # What was refused has no prompt in the audit: why it was refused is what one looks for.
     words = row.error if row.state == REFUSED and row.error else row.prompt
-    words = cut(words, LONGEST_PROMPT)
+    words = "(erased)" if row.erased else cut(words, LONGEST_PROMPT)
     return [*first, words] if short else [*first, row.tokens_in, row.tokens_out, words]
 
 

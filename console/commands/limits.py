@@ -160,6 +160,10 @@ def try_limits(session: Session, /, target: str, since: str | None, as_json: boo
         f"{moment(tried.since)} to {moment(tried.until)}: {tried.refused} of {tried.requests} requests refused; "
         f"under the limits in force {tried.refused_now}"
     )
+    if tried.requests and tried.concerned == 0:
+        say(f"none of them comes under {tried.target}: these limits were not tested")
+    elif tried.concerned not in (None, tried.requests):
+        say(f"{tried.concerned} of them come under {tried.target}")
     if not tried.complete:
         say("this is not the whole time: there was too much traffic; try a shorter one with --since")
 

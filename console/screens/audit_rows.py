@@ -15,6 +15,7 @@ from console.palette import BOLD, DIM
 from console.widgets.lines import Line, Part
 
 WIDTH = 44  # cells of the pane
+ERASED = "(erased)"
 LINES = 8  # of one value in it: it is drawn four times a second
 
 
@@ -24,6 +25,8 @@ def _state(row: Row) -> Cell:
 
 def _words(row: Row) -> Cell:
     """What was refused has no prompt in the audit: why it was refused is what one looks for."""
+    if row["erased"]:
+        return ERASED, DIM
     return (row["error"], DIM) if row["state"] == "refused" and row["error"] else row["prompt"]
 
 
@@ -58,7 +61,9 @@ def detail_lines(row: Row) -> Sequence[Line]:
         if value:
             for n, piece in enumerate(wrap(cut(str(value), LINES * (WIDTH - 10)), WIDTH - 10)):
                 lines.append([(f"{name if n == 0 else '':<10}", DIM), piece])
-    if row["prompt"]:
+    if row["erased"]:
+        lines += [[], [("PROMPT ", BOLD), (ERASED, DIM)]]
+    elif row["prompt"]:
         lines += [[], [("PROMPT, its beginning", BOLD)]]
         lines += [[piece] for piece in wrap(cut(row["prompt"], 4 * LINES * WIDTH), WIDTH)]
     return lines

@@ -125,6 +125,9 @@ def trial_paragraphs(tried: LimitsTried, period: str) -> list[Paragraph]:
         span = f"From {day_and_time(tried.since)} to {day_and_time(tried.until)} (the replay ran out of time)"
     if not tried.requests:
         return [(f"{span}: no request is recorded that they would have met.", DIM)]
+    if tried.concerned == 0:
+        none = f"{span}: none of the {tried.requests:,} recorded requests comes under {tried.target}."
+        return [(none, WARNING), ("So these limits were not tested.", WARNING)]
     refused = f"{span}: {tried.refused:,} of {tried.requests:,} requests refused"
     if tried.refused == 0:
         sentence: Paragraph = (f"{refused}{_now(tried)}.", GOOD)
@@ -138,6 +141,8 @@ def trial_paragraphs(tried: LimitsTried, period: str) -> list[Paragraph]:
     more = sum(1 for user in tried.users if user.refused) - len(shown)
     if more > 0:
         lines.append((f"  and {more} more", DIM))
+    if tried.concerned not in (None, tried.requests):
+        lines.append((f"  {tried.concerned:,} of the {tried.requests:,} come under {tried.target}", DIM))
     by = [f"{each.refused:,} by {SHORT.get(each.limit, each.limit)} of {each.target}" for each in tried.limits[:3]]
     return [*lines, *((f"  {cut(sentence, 70)}", DIM) for sentence in by)]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -21,12 +21,15 @@ from daemon.store.bodies import DamagedBody, load_body, load_part, unpack_ids
 from daemon.store.partials import segments_of
 from daemon.store.search import Found
 
+T = TypeVar("T")
+
 BEGINNING = 200  # characters of the prompt in a list
 DAMAGED = "[this body is damaged in the store: see audit verify]"
 
 
 def row_of(conn: sqlite3.Connection, found: Found) -> AuditRow:
     """A line of a list."""
+    prompt = _prompt(conn, found)
     return AuditRow(
         log_id=found.seq,
         request_id=found.request_id or "",
@@ -47,7 +50,8 @@ def row_of(conn: sqlite3.Connection, found: Found) -> AuditRow:
         seated=iso_or_none(found.seated_us),
         first_byte=iso_or_none(found.first_byte_us),
         ended=iso_or_none(found.ended_us),
-        prompt=_prompt(conn, found)[:BEGINNING],
+        prompt=(prompt or "")[:BEGINNING],
+        erased=prompt is None,
     )
 
 
@@ -113,21 +117,21 @@ def _running_answer(conn: sqlite3.Connection, found: Found) -> _Read:
 
 def texts_of(conn: sqlite3.Connection, found: Found) -> tuple[str, str]:
     """Prompt and answer as text, for searching."""
-    return _prompt(conn, found), _reading(lambda: _response(conn, found))
+    return _prompt(conn, found) or "", _reading(lambda: _response(conn, found))
 
 
-def _prompt(conn: sqlite3.Connection, found: Found) -> str:
-    """The prompt, read from the end of the conversation: of forty turns one or two parts are loaded."""
+def _prompt(conn: sqlite3.Connection, found: Found) -> str | None:
+    """The prompt, read from the end of the conversation: of forty turns one or two parts are loaded. None: erased."""
     if found.request is None:
         return ""
     manifest = found.request
 
-    def read() -> str:
+    def read() -> str | None:
         ids = unpack_ids(manifest)
         for id_ in reversed(ids[1:-1] or ids):
             part = load_part(conn, id_)
             if part is None:
-                return ""
+                return None
             prompt = prompt_of_parts([part] if len(ids) == 1 else [b"", part, b""])
             if prompt:
                 return prompt
@@ -167,7 +171,7 @@ def _body(
     return _Read(value, text_of(value))
 
 
-def _reading(read: Callable[[], str]) -> str:
+def _reading(read: Callable[[], T]) -> T | str:
     try:
         return read()
     except (DamagedBody, msgspec.DecodeError, UnicodeDecodeError):

@@ -110,6 +110,7 @@ class Replay:
         self._events: list[tuple[int, int, _Event]] = []  # by moment, then in the order in which they were found
         self._made = 0
         self._requests: Counter[str] = Counter()
+        self._concerned = 0
         self._refused_then = 0
         self._offset = question.now_clock - question.now_us  # from the wall clock to the gateway's, thereabouts
         self._reached = question.since_us
@@ -206,6 +207,7 @@ class Replay:
         subject, counts = event.subject, event.counts
         if counts:
             self._requests[subject.email] += 1
+            self._concerned += self._concerns(subject)
             self._reached = at - self._offset
         now, proposed = self._worlds
         admitted = (now.admits(subject, at, counts=counts), proposed.admits(subject, at, counts=counts))
@@ -213,6 +215,13 @@ class Replay:
             event.came, event.admitted = at, admitted
             self._made += 1
             heapq.heappush(self._events, (max(event.settled, at), self._made, event))
+
+    def _concerns(self, subject: Subject) -> bool:
+        """Whether any of the proposed values is for such a request: without one that is, nothing is tested."""
+        target, proposed = self._question.target, self._worlds[1]
+        if target == DEFAULT:
+            return not self._question.values.keys() <= proposed.rules.own("user:" + subject.email).keys()
+        return any(target == each for each, _ in proposed.tallies.applying(subject))
 
     def _end(self, at: int, event: _Event) -> None:
         for world, admitted in zip(self._worlds, event.admitted, strict=True):
@@ -243,6 +252,7 @@ class Replay:
             ],
             complete=complete,
             seconds=round(seconds, 3),
+            concerned=self._concerned,
         )
 
 

@@ -317,7 +317,7 @@ def audit() -> list[AuditRow]:
 def exchange() -> AuditExchange:
     row = audit()[0]
     return AuditExchange(
-        **{name: getattr(row, name) for name in row.__struct_fields__ if name != "prompt"},
+        **{name: getattr(row, name) for name in row.__struct_fields__ if name not in ("prompt", "erased")},
         prompt=row.prompt,
         response="- the budget is agreed\n- the lab moves in May\n\nAna promised the draft until Friday.",
         user_agent="ollama-python/0.6.0",
