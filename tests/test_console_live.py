@@ -12,6 +12,7 @@ import pytest
 
 from common import protocol
 from common.protocol import CancelRequest
+from console.screens.table_page import TablePage
 from tests.rigs.console import Seat, console_at, frame_of, open_seat
 from tests.rigs.office import open_office
 from tests.rigs.until import until
@@ -96,6 +97,31 @@ async def test_the_cursor_stays_on_its_request(tmp_path: Path) -> None:
         await seat.sees("cancelled")
         assert table.cursor_id == target
         assert [line for line in seat.frame().split("\n") if line.startswith(">")]
+
+
+async def test_no_key_is_taken_for_a_row_that_has_just_slid_under_the_cursor(tmp_path: Path) -> None:
+    """Neither what changes nor what only shows or leads on: what is opened is on record as seen."""
+    keys = {"live": "c enter u a", "users": "d enter", "keys": "R enter u l"}
+    keys |= {"limits": "e enter", "models": "D enter a"}
+    async with busy(tmp_path, 1, size=(100, 30)) as seat:
+        for name, pressed in keys.items():
+            page = await seat.app.go_to(name)
+            assert isinstance(page, TablePage)
+            await until(lambda page=page: page.chosen is not None)
+            if name == "models":  # the upstream stands first
+                await seat.sees("smollm2")
+                await seat.press("j")
+            page._slid = seat.app.monotonic() + 3600
+            for key in pressed.split():
+                seat.app.say("")
+                await seat.press(key)
+                await seat.sees("the row under the cursor has just gone")
+                assert seat.app.main.page is page and len(seat.app.screen_stack) == 1
+                assert not seat.app.prompt.is_asking
+        page._slid = 0.0
+        await seat.press("enter")
+        await seat.sees("Esc Back")
+        assert "live show" not in {record["verb"] for record in seat.office.recorded()}
 
 
 async def test_a_filter_narrows_and_says_so_when_nothing_is_left(tmp_path: Path) -> None:

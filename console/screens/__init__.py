@@ -40,8 +40,9 @@ Rules:
 - `await self.attempt(verb, request)` raises Refused or Unreachable, where there is an answer to them. A form whose
   answer may be refused: `await self.fill_until_done(title, fields, paragraphs, do)` brings it back as it was filled in.
 - An action that asks begins with `if self.may_change()`, one about the row under the cursor with `if self.chosen and
-  self.may_act()`. What it makes, or brings back under another id, it follows: `self.follow(…)`. `offers()` names the
-  actions that fit the row, best first: the footer shows those; the others say why they do not fit.
+  self.may_act()`; one that only shows or leads on with `self.is_meant()`. What it makes, or brings back under another
+  id, it follows: `self.follow(…)`. `offers()` names the actions that fit the row, best first: the footer shows those;
+  the others say why they do not fit.
 - State is a word; a colour (`console/palette.py`) only repeats it. What moves stands in the leftmost columns.
 - Forms: `await lodge.fill(title, [Field("email", "E-mail", check=…)])` gives a dict, or None. Longer texts:
   `await lodge.show_text(title, paragraphs)`. To another page: `lodge.go_to("users", find=…)`.

@@ -115,7 +115,7 @@ class JobsPage(TablePage):
     # -- keys ----------------------------------------------------------------------------------------------------------
 
     def action_open(self) -> None:
-        if self.chosen is not None:
+        if self.chosen is not None and self.is_meant():
             self.app.push_screen(JobScreen(*self.chosen))
 
     def action_cancel(self) -> None:
@@ -150,7 +150,7 @@ class JobsPage(TablePage):
             self.begin(job_forms.retention(self))
 
     def action_copy(self) -> None:
-        if self.chosen is None:
+        if self.chosen is None or not self.is_meant():
             return
         path = self.chosen[1]["path"]
         if path is None:

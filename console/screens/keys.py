@@ -169,7 +169,7 @@ class KeysPage(TablePage):
         return ("open", "issue", *(() if over else ("rotate", "revoke")), "all", "user", "limits")
 
     def action_open(self) -> None:
-        if self.chosen:
+        if self.chosen and self.is_meant():
             key_id, key = self.chosen
             self.begin(self.lodge.show_text(f"key {key_id}", paragraphs(self._lines(key))))
 
@@ -179,14 +179,14 @@ class KeysPage(TablePage):
         self.tick()
 
     def action_user(self) -> None:
-        if self.chosen:
+        if self.chosen and self.is_meant():
             self.begin(self._to_user(self.chosen[1]["user"]))
 
     async def _to_user(self, email: str) -> None:
         await self.lodge.go_to("users", find=email)
 
     def action_limits(self) -> None:
-        if self.chosen:
+        if self.chosen and self.is_meant():
             self.begin(self._to_limits(f"key:{self.chosen[0]}"))
 
     async def _to_limits(self, target: str) -> None:

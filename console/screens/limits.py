@@ -218,12 +218,12 @@ class LimitsPage(TablePage):
         return ("open", "edit", "new", *clear, *(("user",) if row.inherits else ()))
 
     def action_open(self) -> None:
-        if self.chosen:
+        if self.chosen and self.is_meant():
             target, line = self.chosen
             self.begin(self.lodge.show_text(f"limits of {target}", paragraphs(self._details(line))))
 
     def action_user(self) -> None:
-        if self.chosen and self.chosen[1].inherits:
+        if self.chosen and self.chosen[1].inherits and self.is_meant():
             self.begin(self._to_user(self.chosen[0].removeprefix("user:")))
 
     async def _to_user(self, email: str) -> None:

@@ -150,7 +150,7 @@ class LivePage(TablePage):
     # -- keys ----------------------------------------------------------------------------------------------------------
 
     def action_open(self) -> None:
-        if self.chosen is None:
+        if self.chosen is None or not self.is_meant():
             return
         row_id, line = self.chosen
         if line.group != 2:
@@ -194,11 +194,11 @@ class LivePage(TablePage):
             self.say(f"{request_id[:8]} of {row['user']} " + ("is cancelled" if answer.cancelled else "had just ended"))
 
     def action_user(self) -> None:
-        if self.chosen is not None:
+        if self.chosen is not None and self.is_meant():
             self.begin(self._go("users", self.chosen[1].row["user"]))
 
     def action_audit(self) -> None:
-        if self.chosen is not None:
+        if self.chosen is not None and self.is_meant():
             row = self.chosen[1].row
             request = row["request_id"]
             self.begin(self._go("audit", f"request:{request}" if request else f"user:{row['user']}"))

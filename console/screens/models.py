@@ -253,7 +253,7 @@ class ModelsPage(TablePage):
         return row
 
     def action_open(self) -> None:
-        if self.chosen is None:
+        if self.chosen is None or not self.is_meant():
             return
         line = self.chosen[1]
         target = self._targets.get(self.chosen[0])
@@ -264,11 +264,11 @@ class ModelsPage(TablePage):
             self.begin(self.lodge.show_text(line["name"].strip(), facts))
 
     def action_access(self) -> None:
-        if (target := self._target()) is not None:
+        if (target := self._target()) is not None and self.is_meant():
             self.begin(model_actions.access(self, target))
 
     def action_delete(self) -> None:
-        if (target := self._target()) is not None and self._can_change_models():
+        if (target := self._target()) is not None and self._can_change_models() and self.is_meant():
             self.begin(model_actions.delete(self, target))
 
     def _can_change_models(self) -> bool:

@@ -159,10 +159,12 @@ class TablePage(Page):
         return self.table.select(row_id)
 
     def may_act(self) -> bool:
-        """Whether a key may begin a change of the row under the cursor: not where it has only just slid there, as the
-        key was meant for another."""
-        if not self.may_change():
-            return False
+        """Whether a key may begin a change of the row under the cursor: `may_change` and `is_meant`."""
+        return self.may_change() and self.is_meant()
+
+    def is_meant(self) -> bool:
+        """Whether a key is for the row under the cursor: not where that has only just slid there (it is said then), as
+        the key was meant for another. Asked also where nothing changes: what is opened may be on record as seen."""
         if self.lodge.monotonic() - self._slid < SLID:
             self.say("the row under the cursor has just gone: look, then press again")
             return False

@@ -154,7 +154,7 @@ class UsersPage(TablePage):
     # -- keys: what is undone by another key ---------------------------------------------------------------------------
 
     def action_open(self) -> None:
-        if self.chosen:
+        if self.chosen and self.is_meant():
             self.begin(self._open(self.chosen[1]))
 
     async def _open(self, row: Row) -> None:
