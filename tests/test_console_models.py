@@ -136,8 +136,10 @@ async def test_a_pull_goes_on_behind_other_pages_and_quitting_asks(tmp_path: Pat
         gate.set()
         await seat.sees("new:1b is pulled")
         await seat.press("4")
-        await seat.sees("new:1b", "4 of 4")
+        await seat.sees(">", "new:1b", "4 of 4")
         assert "pull 50%" not in seat.frame()
+        table = seat.app.main.page.table  # type: ignore[union-attr]
+        await until(lambda: table.cursor_id == "m:up:new:1b", what="what was pulled is under the cursor")
         assert not seat.app.unfinished
 
 
@@ -198,6 +200,7 @@ async def test_show_and_who_may(tmp_path: Path) -> None:
         await seat.sees("qwen3:4b on up", "details.")
         await seat.press("escape", "a")
         await seat.sees("Who may use qwen3:4b", "ben@example.org", "pattern qwen*", "every model is allowed")
+        assert "for others issue a new one (3, i)" in " ".join(seat.frame().split())
         await seat.press("escape")
         page.table.select("m:up:smollm2:135m")
         await seat.press("a")

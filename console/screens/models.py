@@ -220,9 +220,11 @@ class ModelsPage(TablePage):
             pull.problem = clean(why(error))
             self.say(f"{pull.model} was not pulled: {pull.problem}; pulling again goes on from there", "bad")
         else:
+            await self._fetch()  # its line stands until the model does, to which the cursor goes from there
+            if self.table.cursor_id == pull_id:
+                self.follow(partial(_is_pulled, pull))
             self.pulls.pop(pull_id, None)
             self.say(f"{pull.model} is pulled", "good")
-            self._looked_at = 0.0
         finally:
             self.lodge.unfinished.discard(words)
             self._workers.pop(pull_id, None)
@@ -308,3 +310,11 @@ class ModelsPage(TablePage):
             self.look()
         else:
             self.lodge.link.retry_now()
+
+
+def _is_pulled(pull: Pull, _: str, line: Row) -> bool:
+    """Whether the line is the model that was pulled; a name without a tag is `latest`."""
+    if line["kind"] != "model" or pull.upstream not in (None, line["upstream"]):
+        return False
+    name = clean(pull.model)
+    return line["row"]["name"] in (name, f"{name}:latest")
