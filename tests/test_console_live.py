@@ -12,6 +12,7 @@ import pytest
 
 from common import protocol
 from common.protocol import CancelRequest
+from console.screens.exchange import ExchangeScreen
 from console.screens.table_page import TablePage
 from tests.rigs.console import Seat, console_at, frame_of, open_seat
 from tests.rigs.office import open_office
@@ -79,8 +80,8 @@ async def test_the_question_is_about_the_row_of_the_key_press(tmp_path: Path) ->
         await until(lambda: target not in seat.app.link.mirror.rows["live"])
         await seat.press("y")
         await seat.loses("Cancel req")
-        frame = seat.frame()
-        assert "is cancelled" not in frame
+        frame = await seat.sees("had just ended")
+        assert "is cancelled" not in frame and "had just ended" in frame and "gatelodge live" not in frame
         assert len(seat.app.link.mirror.rows["live"]) == 2
 
 
@@ -176,6 +177,11 @@ async def test_an_exchange_is_read_as_it_streams(tmp_path: Path) -> None:
         await seat.sees("log ", "RECORD", "Why?")
         await seat.press("escape")
         await seat.sees("[1 Live]")
+        late = ExchangeScreen(next(iter(seat.app.link.mirror.rows["ended"])))  # as by an Enter that came too late
+        seat.app.push_screen(late)
+        await seat.sees("log ", "RECORD", "Why?", "Esc Back")
+        await seat.press("escape")
+        await seat.sees("[1 Live]")
 
 
 async def test_the_daemon_is_lost_and_comes_back(tmp_path: Path) -> None:
@@ -254,6 +260,9 @@ async def test_wide_terminals_show_details_tall_ones_plots(tmp_path: Path) -> No
     async with busy(tmp_path, 1, size=(140, 45)) as seat:
         frame = await seat.sees("DETAILS", "tokens/s", "first byte")
         assert all(len(line) <= 140 for line in frame.split("\n"))
+        await seat.office.ask(protocol.CANCEL, CancelRequest(next(iter(seat.app.link.mirror.rows["live"]))))
+        await seat.sees(" because ", "cancelled by an administrator")
+        assert seat.line("(cancelled_by_admin)").endswith("cancelled (cancelled_by_admin)")
     async with busy(tmp_path / "small", 1, size=(139, 44)) as seat:
         assert "DETAILS" not in seat.frame()
         assert "highest" not in seat.frame()
@@ -294,6 +303,9 @@ async def test_nobody_looks_it_draws_once_a_second(tmp_path: Path) -> None:
         await seat.sees("1 Hz")
         seat.app.looked_at(True)
         await seat.sees("4 Hz")
+        await seat.press("2")  # where nothing moves by itself, no pace is told
+        await seat.sees("[2 Users]", "1 of 1")
+        assert " Hz" not in seat.frame()
 
 
 async def test_help_tells_the_keys_in_force(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import ClassVar
 from textual.binding import Binding, BindingType
 
 from common import protocol, times
+from common.errors import NotFound
 from common.protocol import CancelRequest, EndedRow, LiveExchange, LiveNews, LiveRow, LiveTarget
 from common.untrusted import clean, clean_block
 from console import states
@@ -25,6 +26,7 @@ from console.screens.reading import FIRST, GROWS, Text, brief, facts, laid_out, 
 from console.widgets.head import rate
 from console.widgets.lines import Line, Part
 
+HAD_ENDED = "it had just ended by itself"
 RETRY = 0.5  # seconds between two attempts to follow it
 
 
@@ -70,6 +72,10 @@ class ExchangeScreen(Overlay):
                         self._take(message)
             except Refused as error:
                 self._gone = why(error)
+                if error.code == NotFound.code:
+                    self._gone = "It has ended."
+                    if self.exchange is None and self.is_current:
+                        return self.action_record()  # nothing was read yet: what one came for is there
                 self.refresh_bindings()
             except Unreachable:
                 pass
@@ -208,9 +214,10 @@ class ExchangeScreen(Overlay):
             return
         try:
             answer = await self.lodge.channel.ask(protocol.CANCEL, CancelRequest(self.request_id))
-            self.prompt.say("it is cancelled" if answer.cancelled else "it had just ended by itself")
+            self.prompt.say("it is cancelled" if answer.cancelled else HAD_ENDED)
         except (Refused, Unreachable) as error:
-            self.prompt.say(why(error), "bad")
+            ended = isinstance(error, Refused) and error.code == NotFound.code
+            self.prompt.say(HAD_ENDED if ended else why(error), "info" if ended else "bad")
 
 
 def _timings(exchange: LiveExchange, row: LiveRow) -> str:

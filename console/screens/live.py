@@ -14,11 +14,14 @@ from rich.style import Style
 from textual.binding import Binding, BindingType
 
 from common import protocol, times
+from common.errors import NotFound
 from common.protocol import CancelRequest
 from console import states
+from console.client import Refused, Unreachable
 from console.columns import Cell, Column
 from console.mirror import Row
 from console.palette import BAD, BOLD, DIM, GOOD, PLAIN, WAITING, WARNING
+from console.screens.page import level_of, why
 from console.screens.table_page import TablePage
 from console.screens.user_details import how_to_register
 from console.widgets.facts import PANE, facts, paragraphs
@@ -189,9 +192,13 @@ class LivePage(TablePage):
         )
         if not await self.lodge.ask_yes(f"Cancel req {request_id[:8]} of {row['user']} ({facts})?"):
             return
-        answer = await self.ask(protocol.CANCEL, CancelRequest(request_id))
-        if answer is not None:
-            self.say(f"{request_id[:8]} of {row['user']} " + ("is cancelled" if answer.cancelled else "had just ended"))
+        try:
+            cancelled = (await self.attempt(protocol.CANCEL, CancelRequest(request_id))).cancelled
+        except (Refused, Unreachable) as error:
+            if not isinstance(error, Refused) or error.code != NotFound.code:
+                return self.say(why(error), level_of(error))
+            cancelled = False
+        self.say(f"{request_id[:8]} of {row['user']} " + ("is cancelled" if cancelled else "had just ended"))
 
     def action_user(self) -> None:
         if self.chosen is not None and self.is_meant():
@@ -249,7 +256,8 @@ def detail_lines(line: LiveLine) -> list[Line]:
     state = states.full(row["state"]) if line.group == 2 else line.state
     pairs: list[tuple[str, Any]] = [
         ("request", row["request_id"]),
-        ("state", f"{state}: {row['error']}" if row.get("error") else state),
+        ("state", state),
+        ("because", row.get("error")),
         ("user", row["user"]),
         ("model", row["model"]),
         ("upstream", row["upstream"]),

@@ -80,7 +80,8 @@ class MainScreen(Framed[None]):
 
     def body_status(self) -> Line:
         assert self.page is not None
-        return [*self.page.status(), (f" · {'1 Hz' if self.period == SLOW_TICK else '4 Hz'}", DIM)]
+        pace: Line = [(f" · {'1 Hz' if self.period == SLOW_TICK else '4 Hz'}", DIM)]
+        return [*self.page.status(), *(pace if self.page.MOVES else [])]
 
     def body_returned(self) -> None:
         assert self.page is not None

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from rich.style import Style
 from textual.widget import Widget
@@ -36,6 +36,7 @@ class Page(Widget, can_focus=False):
     """One tab. `tick` is called four times a second while it is in sight, and nothing else draws."""
 
     DEFAULT_CSS = "Page { height: 1fr; width: 1fr; }"
+    MOVES: ClassVar[bool] = False  # what it shows changes with time alone (elapsed, expiring …)
 
     def __init__(self) -> None:
         super().__init__(markup=False)

@@ -47,7 +47,6 @@ class TablePage(Page):
     COLUMNS: Sequence[Column] = ()  # of the class, or set before `super().__init__()`
     SORT: ClassVar[str] = ""  # the title of the column that it is ordered by at first
     KINDS: ClassVar[Sequence[Kind]] = ()  # the rows of the mirror that it is made of
-    MOVES: ClassVar[bool] = False  # rows, or their order, change with time alone (elapsed, expiring …)
     HAS_PLOTS: ClassVar[bool] = False
     NOUN: ClassVar[str] = "rows"
 

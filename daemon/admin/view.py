@@ -111,7 +111,7 @@ async def _whole(house: House, exchange: Exchange, following: Following) -> tupl
         text.begin(b"".join(set_down)[: following.before])
     answer, thinking = text.gained(following, over=False)
     look_at_pace(house)
-    if exchange.phase == "ended":
+    if house.gate.find(exchange.request_id) is None:
         raise NotFound(f"request {exchange.request_id} has just ended; `audit show` has it")
     row = live_row(house, exchange)
     document, size = exchange.document, weight(exchange.document)
