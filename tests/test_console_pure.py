@@ -25,7 +25,7 @@ from console.link import Link
 from console.mirror import Gap
 from console.ordering import Matcher, held, sorted_ids
 from console.palette import BOLD, PLAIN
-from console.screens.administrators import record_lines
+from console.screens.administrators import heading, record_lines, told
 from console.screens.audit_rows import COLUMNS as OF_AUDIT
 from console.screens.live import LivePage, ended_line, live_line
 from console.widgets.lines import strip_of
@@ -315,6 +315,33 @@ def test_what_an_administrator_did_is_read_at_80_columns() -> None:
         detail={"role": "user", "notes": "a\x1b[2J " * 12},
     )
     lines = [text_of(part) for part in record_lines(record, 78)]
-    assert lines[:2] == ["2027-01-15 08:00:00Z root         users add", f"    {record.target}"]
+    assert lines[0] == "01-15 08:00:00 root       users add"
+    assert lines[1] == f"    {record.target} · role: user"
     assert all(len(line) <= 78 and line.startswith("    ") and "\x1b" not in line for line in lines[1:])
-    assert len(record_lines(record, 160)[0]) > 78
+    wide = [text_of(part) for part in record_lines(record, 160)]
+    assert wide[0] == f"2027-01-15 08:00:00Z root         users add              {record.target}"
+    assert wide[1].startswith("    role: user · notes: ")
+    record.target, record.detail = "upstream:gpu1", {"old": 2, "new": 4}
+    assert [text_of(part) for part in record_lines(record, 78)] == [
+        "01-15 08:00:00 root       users add      upstream:gpu1",
+        "    2 → 4",
+    ]
+    assert heading(78).index("TARGET") == text_of(record_lines(record, 78)[0]).index("upstream:")
+    assert heading(160).index("TARGET") == text_of(record_lines(record, 160)[0]).index("upstream:")
+    record.detail = {"export": "6a42ff8d78b599fa", "sha256": "5f" * 32}
+    assert f"    sha256: {'5f' * 32}" in [text_of(part) for part in record_lines(record, 78)]  # whole
+    record.verb, record.detail = "users reset-password", {}
+    assert text_of(record_lines(record, 78)[0]).endswith("users reset-password upstream:gpu1")
+
+
+def test_what_a_record_tells_is_words_that_no_note_can_forge() -> None:
+    """No JSON to read; a text that looks like another fact is quoted."""
+    assert told({"role": "user", "code": None, "weak": True}) == ["role: user", "code: none", "weak: yes"]
+    edit = {"old": {"label": "ci", "seats": 2}, "new": {"label": "ci", "seats": 4}, "key": "k1"}
+    assert told(edit) == ["label: ci", "seats: 2 → 4", "key: k1"]
+    assert told({"models": ["a", "b"], "n": [], "filter": {"user": "x"}}) == ["models: a, b", "n: -", "filter.user: x"]
+    assert told({"limits": {"old": None, "new": 4}}) == ["limits: none → 4"]
+    assert told({"expires_us": 1_800_000_000_000_000}) == ["expires: 2027-01-15 08:00:00Z"]
+    assert told({"notes": "x · role: admin"}) == ['notes: "x · role: admin"']
+    assert told({"notes": "", "label": " a"}) == ['notes: ""', 'label: " a"']
+    assert told({"n\x1b": "\x1b[2J", "m": {"o\x1b": 1}}) == ["n\\x1b: \\x1b[2J", "m.o\\x1b: 1"]
