@@ -154,7 +154,7 @@ async def test_why_the_daemon_is_away_is_said_whole_and_no_longer_when_it_is_bac
         assert frame.count("one-two-three") == 9 and "? Help" in frame, "whole, in two lines"
         await pilot.press("d")
         await starts_again(app, daemon)
-        frame = await sees(app, "● LIVE", "sofia", "4 Hz")
+        frame = await sees(app, "● LIVE", "sofia", "sort USER")
         assert AWAY not in frame and "STALE" not in frame
         assert not daemon.changes_asked()
         daemon.answers["users/approve"] = Failure("the user was changed in the meantime; look again", CHANGED_MEANWHILE)
