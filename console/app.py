@@ -26,6 +26,7 @@ from common.untrusted import clean
 from console.channel import Channel
 from console.client import Refused, Unreachable
 from console.guard import OutputGuard
+from console.keyboard import behind_an_esc
 from console.link import Link
 from console.screens.framed import Framed
 from console.screens.main import MainScreen
@@ -36,6 +37,7 @@ from console.widgets.prompt import Prompt
 MOVING = ("Rows", "Text")  # places of keys that move about
 FRAMED = {binding.action for binding in Framed.BINDINGS if isinstance(binding, Binding)}
 
+ESCAPED = 0.1  # seconds until what an Esc closes has gone
 TYPED_AHEAD = 2.0  # seconds for which an action that has not asked yet keeps other keys from acting
 
 
@@ -75,6 +77,7 @@ class Lodge(App[None]):
         self._asked = self._pushed = 0
         self._began_at = 0.0
         self._tasks: list[asyncio.Task[None]] = []
+        self._held: list[events.Key] = []  # keys behind an Esc that is still at work
 
     def as_of(self) -> float:
         """The moment, Unix seconds, that the mirror shows: now, or when the lost daemon was last heard."""
@@ -105,6 +108,23 @@ class Lodge(App[None]):
                 except (Refused, Unreachable):
                     pass
             await asyncio.sleep(1.0)
+
+    async def on_event(self, event: events.Event) -> None:
+        """A key that came with an Esc before it is for what stands there once the Esc has closed what it closes."""
+        if isinstance(event, events.Key) and not event.is_forwarded:
+            if self._held:
+                self._held.append(event)
+                return
+            if (behind := behind_an_esc(event)) is not None:
+                self._held = [behind]
+                self.set_timer(ESCAPED, self._release)
+                event = events.Key("escape", "\x1b")
+        await super().on_event(event)
+
+    async def _release(self) -> None:
+        held, self._held = self._held, []
+        for event in held:
+            await self.on_event(event)
 
     def on_app_focus(self) -> None:
         self.looked_at(True)
@@ -173,12 +193,14 @@ class Lodge(App[None]):
         """The second tier: a box that says what will happen; the default is No. From a worker (`Page.begin`)."""
         from console.widgets.dialogs import Confirm
 
+        self.say("")
         return await self.push_screen_wait(Confirm(title, consequences))
 
     async def confirm_by_name(self, title: str, consequences: Sequence[str | tuple[str, Style]], name: str) -> bool:
         """The third tier: done only when `name` was typed."""
         from console.widgets.dialogs import ConfirmByName
 
+        self.say("")
         return await self.push_screen_wait(ConfirmByName(title, consequences, name))
 
     async def show_secret(self, title: str, secret: str, note: str, *, file_name: str) -> None:
@@ -199,6 +221,7 @@ class Lodge(App[None]):
         """A form of `console.widgets.form.Field`s; None where it was given up. `trouble`: why it is there again."""
         from console.widgets.form import Form
 
+        self.say("")  # what was said before is not about this
         form = Form(title, fields, paragraphs, done=done)
         form.tell(trouble)
         return await self.push_screen_wait(form)

@@ -45,6 +45,7 @@ def run(socket: Path, *, mouse: bool, slow: bool) -> int:
     from console.app import Lodge
 
     _outlive_the_terminal()
+    _tell_esc_from_alt()
     gc.freeze()
     gc.enable()
     app = Lodge(socket, slow=slow)
@@ -76,6 +77,15 @@ def _outlive_the_terminal() -> None:
                     pass
 
     linux_driver.WriterThread = Writer  # type: ignore[attr-defined]
+
+
+def _tell_esc_from_alt() -> None:
+    """Esc and a key that come as one are two keys: see `keyboard.py`."""
+    from textual.drivers import linux_driver
+
+    from console.keyboard import Keyboard
+
+    linux_driver.XTermParser = Keyboard  # type: ignore[attr-defined]
 
 
 def keep_traceback(error: BaseException | None) -> str:

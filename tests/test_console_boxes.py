@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from textual import events
 from textual.widgets import Input
 
 from common import protocol
@@ -16,6 +17,7 @@ from console.client import Refused, Unreachable
 from console.screens.page import why
 from console.widgets.form import Field
 from tests.rigs.console import Seat, open_seat
+from tests.rigs.until import until
 
 SECRET = "glk_" + "s3cret" * 6
 
@@ -100,10 +102,21 @@ async def test_a_form_says_what_is_wrong_while_one_types(tmp_path: Path) -> None
         Field("role", "Role", "user", hint="user or admin", below=lambda text: f"as /there/{text}"),
     ]
     async with open_seat(tmp_path) as seat:
+        seat.app.say("something else was done")
+        await seat.sees("something else was done", "q Quit")
         answers = begin(seat, seat.app.fill("Create a user", fields))
-        await seat.sees("no address", "user or admin")
+        frame = await seat.sees("no address", "user or admin")
+        assert "something else" not in frame, "an old sentence stands under a new question"
+        assert "q Quit" not in frame, "keys of the page stand under a box, where they do nothing"
         await seat.press("tab", "down")
         await seat.sees("as /there/user")
+        await seat.pilot.resize_terminal(59, 15)
+        await seat.sees("the console needs 60x15")
+        assert "Create a user" not in seat.frame()
+        await seat.press("x", "enter", "escape")  # who does not see what answers, answers nothing
+        await seat.pilot.resize_terminal(80, 24)
+        await seat.sees("Create a user", "as /there/user")
+        await until(lambda: seat.app.focused is seat.app.screen.query_one("#field-role"))
         await seat.press("enter")
         await seat.sees("E-mail: no address")
         await seat.type("li@example.org")
@@ -124,10 +137,13 @@ async def test_a_form_says_what_is_wrong_while_one_types(tmp_path: Path) -> None
         await seat.loses("Create a user")
         assert answers == [{"email": "li@example.org", "kind": "service", "role": "user"}]
         assert len(seat.app.screen_stack) == 1
+        await seat.sees("q Quit")
         answers = begin(seat, seat.app.fill("Create a user", fields))
         await seat.sees("Create a user")
-        await seat.press("escape")
+        for key in (events.Key("alt+2", "2"), events.Key("4", "4")):  # as a slow link brings them: Esc, 2 and 4
+            seat.app.post_message(key)
         await seat.loses("Create a user")
+        await seat.sees("[4 Models]")
         assert answers == [None]
 
 

@@ -36,8 +36,40 @@ async def test_it_starts_follows_the_size_and_quits(tmp_path: Path) -> None:
             await terminal.sees("Too small.", "terminal is 50x10")
             terminal.resize(150, 50)
             await terminal.sees("● LIVE", "tokens/s")
+            terminal.press("?")
+            await terminal.sees("Esc Back")
+            terminal.press("Escape", "2")  # at once, as from afar
+            await terminal.sees("[2 Users]")
             terminal.press("q")
             await terminal.sees("left with 0")
+
+
+@pytest.mark.parametrize(
+    ("sent", "keys"),
+    [
+        ("\x1b2", ["escape", "2"]),
+        ("\x1b/", ["escape", "slash"]),
+        ("\x1bj", ["escape", "j"]),
+        ("\x1bG", ["escape", "G"]),
+        ("\x1b\x1b2", ["escape", "escape", "2"]),
+        ("\x1b[A2", ["up", "2"]),
+        ("\x1bOP", ["f1"]),
+        ("\x1bb", ["ctrl+left"]),
+        ("\x1b\x7f", ["ctrl+w"]),
+    ],
+)
+def test_an_esc_and_the_key_behind_it_are_two_keys(sent: str, keys: list[str]) -> None:
+    """However they arrive; what terminals send for other keys stays one key."""
+    from textual import events
+
+    from console.keyboard import Keyboard, behind_an_esc
+
+    pressed: list[str] = []
+    for event in Keyboard().feed(sent):
+        assert isinstance(event, events.Key)
+        behind = behind_an_esc(event)
+        pressed += [event.key] if behind is None else ["escape", behind.key]
+    assert pressed == keys
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

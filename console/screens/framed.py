@@ -23,6 +23,7 @@ from common.untrusted import clean
 from console.cells import wrap
 from console.palette import BAD, BOLD, DIM
 from console.screens import TABS
+from console.widgets.dialogs import SMALLEST
 from console.widgets.head import Head
 from console.widgets.keys import Keys
 from console.widgets.lines import Line, Lines
@@ -35,7 +36,6 @@ T = TypeVar("T")
 
 TICK = 0.25  # seconds between two looks at what changed
 SLOW_TICK = 1.0
-SMALLEST = (60, 15)
 
 
 class Framed(Screen[T]):
@@ -182,16 +182,22 @@ class Framed(Screen[T]):
             self._timer = self.set_interval(self.period, self.tick)
 
     def on_screen_suspend(self) -> None:
-        self._is_covered = isinstance(self.app.screen, ModalScreen)
+        self._stand_behind(isinstance(self.app.screen, ModalScreen))
         self.pace()
         if self._timer is not None and not self._is_covered:
             self._timer.pause()
 
     def on_screen_resume(self) -> None:
-        self._is_covered = False
+        self._stand_behind(False)
         self.pace()
         if self._timer is not None:
             self.tick()
+
+    def _stand_behind(self, covered: bool) -> None:
+        """By a box, or no longer: only the keys of what is above do something."""
+        self._is_covered = self._keys.is_covered = covered
+        if self._keys.is_mounted:
+            self._keys.tick()
 
     def on_resize(self, _: events.Resize) -> None:
         self.tick()

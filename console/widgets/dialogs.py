@@ -17,6 +17,7 @@ from textual import events, on
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.screen import ModalScreen
+from textual.widget import Widget
 from textual.widgets import Input
 
 from common import times
@@ -36,6 +37,7 @@ T = TypeVar("T")
 WIDEST = 76
 FRAME = 4  # columns of border and padding
 BORDER = 2  # lines
+SMALLEST = (60, 15)  # of the terminal: below that the console says so, and nothing else
 HEAD = 3  # lines of the head above
 ROOM_FOR_REST = 34  # columns that `Type … and Enter to do it   Esc no` takes
 TICK = 0.25  # seconds between two looks at the link
@@ -75,6 +77,8 @@ class Dialog(ModalScreen[T]):
         self._trouble: Trouble | None = None
         self._connections = 0  # of the link, when it was there last
         self._has_returned = self._has_tried = False
+        self._hides = False  # where the terminal is too small, which is said behind it
+        self._typed_in: Widget | None = None
 
     @property
     def lodge(self) -> Lodge:
@@ -155,6 +159,25 @@ class Dialog(ModalScreen[T]):
 
     def on_resize(self) -> None:
         self.draw()
+
+    @on(events.Resize)
+    def _make_room(self) -> None:
+        """Where the console is too small, that is said behind this box: it goes, and comes back as it was."""
+        width, height = self.app.size
+        hides = width < SMALLEST[0] or height < SMALLEST[1]
+        if hides == self._hides:
+            return
+        self._hides = hides
+        if hides:
+            self._typed_in = self.focused
+        self.query_one("#box").display = not hides
+        if not hides and self._typed_in is not None:
+            self._typed_in.focus()
+
+    def _forward_event(self, event: events.Event) -> None:
+        """A box that is not seen answers nothing."""
+        if not (self._hides and isinstance(event, events.Key)):
+            super()._forward_event(event)
 
     @property
     def _width(self) -> int:

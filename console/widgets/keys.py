@@ -26,9 +26,13 @@ class Keys(Lines):
 
     DEFAULT_CSS = "Keys { height: 1; }"
     without_page = False  # no page is in sight: its keys do nothing
+    is_covered = False  # by a box, which has the keys
 
     def tick(self) -> None:
         """Read the bindings anew."""
+        if self.is_covered:
+            self.show([[]])
+            return
         active = [each for each in self.screen.active_bindings.values() if each.binding.show and each.enabled]
         if self.without_page:
             active = [each for each in active if each.node is self.screen]
