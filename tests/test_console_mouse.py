@@ -65,7 +65,7 @@ async def test_the_console_is_led_with_the_mouse(tmp_path: Path) -> None:
         await click(seat, "d Disable")
         await seat.sees("[y] yes")
         await click(seat, "[y] yes")
-        await seat.sees("is disabled")
+        await seat.sees("is disabled", "e Enable")  # the keys stand as they will for this row
 
         await click(seat, "c Create")
         await seat.sees("Create a user")
