@@ -269,7 +269,12 @@ def fields(text: bytes) -> Any:
 
 
 def steady(pairs: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
-    """Times and durations as their kind, text in a random order of lines sorted."""
+    """Times and durations as their kind, text in a random order of lines sorted; so are models in memory, of which
+    Ollama tells those that expire in the same second in any order."""
+    pairs = [
+        (name, sorted(value, key=str) if name == "models" and "expires_at" in str(value) else value)
+        for name, value in pairs
+    ]
     return [
         (name, type(value).__name__)
         if name in MEASURED
